@@ -1,0 +1,236 @@
+//! The rules of leadership and of data, as far as they can be stated on one next step.
+
+use schemadock_agent_plan::data::data_state;
+use schemadock_agent_plan::foresee::Step;
+use schemadock_agent_plan::observed::{Seen, ThreadState};
+use schemadock_agent_plan::record::DataOrigin;
+use schemadock_agent_plan::step::{ConvergeStep as C, StandingStep as S};
+use schemadock_agent_plan::wish::{Wanted, Wish};
+use schemadock_schema::known::Known;
+use schemadock_schema::status::{DataState, StoreState};
+
+/// What a step breaks, if it does.
+pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static str> {
+    let held = wish.desired().is_some_and(|desired| desired.maintenance || desired.paused);
+    let must = |holds: bool, rule: &'static str| (!holds).then_some(rule);
+    let steady = wish.grant.steady();
+    let leadership_known = !wish.grant.leadership.is_unknown();
+    let server = seen.server.present();
+    let record = wish.grant.record();
+    let cluster = wish.grant.cluster.as_ref();
+    let term = record.map_or(0, |record| record.term);
+    let has = |term_of: &Option<schemadock_agent_plan::record::AcceptedTerm>| {
+        term_of.as_ref().is_some_and(|own| Some(&own.cluster) == cluster && own.term == term)
+    };
+    let under_hold = |rule| must(!held, rule);
+    match step {
+        Step::Standing(step) => {
+            let server = server?;
+            let own_data = seen.record.server_uuid.as_deref() == Some(&server.server_uuid);
+            match step {
+                S::Open { term: opened, .. } => {
+                    let led = record.and_then(|record| record.last_lineage());
+                    must(wish.leads() && steady && *opened == term, "L2: opens without being named in steady")
+                        .or(must(has(&seen.record.accepted), "L2: opens in a term not accepted"))
+                        .or(must(has(&seen.record.voted), "L2: opens in a term not voted for"))
+                        .or(must(
+                            own_data && led.is_some_and(|led| led.server_uuid == server.server_uuid),
+                            "L2: opens other data than those that were named",
+                        ))
+                        .or(must(server.channel.is_none(), "L2: opens while it follows"))
+                        .or(under_hold("opens under maintenance"))
+                }
+                S::Claim => {
+                    let free = record.is_none_or(|record| record.is_released());
+                    let last = record.and_then(|record| record.last_lineage());
+                    let again = last.is_some_and(|last| last.server_uuid == server.server_uuid);
+                    let fresh =
+                        seen.record.data == DataOrigin::Template
+                            && seen.record.accepted.is_none()
+                            && server.gtid_executed.is_empty()
+                            && wish.members.iter().filter(|member| member.registered).all(|member| {
+                                matches!(member.data, Some(DataState::None | DataState::Template))
+                            });
+                    let believed = wish.store.as_ref().is_some_and(|store| store.state == StoreState::Ok);
+                    let follows = wish.desired().is_some_and(|desired| desired.source.is_some());
+                    must(leadership_known && free && believed, "S1: claims what is not known to be free")
+                        .or(must(fresh || again, "S1: claims with data that are not new"))
+                        .or(must(own_data && !follows, "S1: claims although it is to follow"))
+                        .or(must(matches!(wish.wanted, Wanted::Run(_)), "claims on the word of garbage"))
+                        .or(under_hold("claims under maintenance"))
+                }
+                S::AcceptTerm { term: accepted } => {
+                    let before = seen.record.accepted.as_ref().filter(|own| Some(&own.cluster) == cluster);
+                    must(
+                        *accepted == term && before.is_none_or(|own| own.term <= term),
+                        "I3: a term goes back",
+                    )
+                }
+                S::Attach { .. } | S::Repoint { .. } | S::StartReceiver { .. } => {
+                    let reference = seen.leader.present().or(seen.source.present());
+                    let foreign = reference.map(|other| {
+                        let own = server.received().minus(&other.gtid_executed);
+                        let settled = record.map(|r| r.settled.clone()).unwrap_or_default();
+                        let harmless = seen.judged.as_ref().filter(|judged| judged.harmless);
+                        let harmless = harmless.map(|judged| judged.gtids.clone()).unwrap_or_default();
+                        // What comes from the right server at this moment may be newer than the look at it.
+                        let right = wish.source.as_ref().and_then(|s| Some((s.address.present()?, s.port)));
+                        let arriving = server.channel.as_ref().filter(|channel| {
+                            channel.receiver == ThreadState::On
+                                && right == Some((&channel.host, channel.port))
+                        });
+                        let arriving = arriving.map(|channel| channel.retrieved.clone()).unwrap_or_default();
+                        own.minus(&settled).minus(&harmless).minus(&arriving)
+                    });
+                    must(!wish.leads(), "the leader follows")
+                        .or(must(leadership_known, "L3: attaches without knowing who leads"))
+                        .or(must(foreign.is_some_and(|foreign| foreign.is_empty()), "L7: attaches unjudged"))
+                        .or(must(record.is_none() || has(&seen.record.voted), "L3: attaches before its vote"))
+                        .or(under_hold("attaches under maintenance"))
+                }
+                S::ForgetSource { .. } => {
+                    // L6: only what was applied, or what the master lacks, may go.
+                    let lost = server.received().minus(&server.gtid_executed);
+                    let of_masters = record.is_some_and(|r| {
+                        r.lineage.iter().any(|led| !lost.of_uuid(&led.server_uuid).is_empty())
+                    });
+                    must(
+                        !(wish.leads() && !server.writable() && of_masters),
+                        "L6: throws away what was received",
+                    )
+                    .or(under_hold("forgets its source under maintenance"))
+                }
+                S::LiftOffline => {
+                    let channel = server.channel.as_ref();
+                    let attached = channel.is_some_and(|channel| {
+                        channel.receiver == ThreadState::On && channel.applier == ThreadState::On
+                    });
+                    let base = record.and_then(|r| r.last_lineage()).map(|led| led.base.clone());
+                    must(attached && !wish.leads(), "L1: takes clients without following").or(must(
+                        base.is_none_or(|base| server.gtid_executed.contains(&base)),
+                        "L10: takes clients before it has the base",
+                    ))
+                }
+                S::SemiSyncOff { .. } => must(
+                    !wish.leads() || (steady && record.is_some_and(|record| record.acks == 0)),
+                    "L5: semi-sync off under a record that counts acknowledgements",
+                )
+                .or(under_hold("mends under maintenance")),
+                S::EnsureAccounts { .. } => {
+                    must(!(wish.leads() && server.super_read_only), "L1: lifts super_read_only of the leader")
+                        .or(under_hold("makes accounts under maintenance"))
+                }
+                S::SettleForeign => must(
+                    seen.judged.as_ref().is_some_and(|judged| judged.harmless),
+                    "L7: settles what nobody found harmless",
+                ),
+                S::Close { .. }
+                | S::CloseToStop
+                | S::StartApplier { .. }
+                | S::Detach { .. }
+                | S::JudgeForeign => None,
+            }
+        }
+        Step::Converge(step) => {
+            let kept = |rule| {
+                let led_last = record.filter(|record| record.is_released()).and_then(|r| r.last_lineage());
+                let uuid = seen.record.server_uuid.as_ref();
+                must(leadership_known, "destroys while who leads is unknown")
+                    .or(must(!wish.leads(), rule))
+                    .or(must(led_last.is_none_or(|led| Some(&led.server_uuid) != uuid), rule))
+            };
+            match step {
+                C::CopyTemplate => kept("I4: a leader's data from the template")
+                    .or(must(!seen.data.is_unknown(), "copies over data that nobody could look at"))
+                    .or(must(
+                        seen.data.is_absent() || seen.record.data == DataOrigin::Copying,
+                        "copies over data that are there",
+                    ))
+                    .or(must(seen.process.is_absent(), "copies under a living server"))
+                    .or(under_hold("makes data under maintenance")),
+                C::Replace { why } => kept("I4: a leader's data are replaced")
+                    .or(must(!seen.data.is_unknown() || why.asked, "replaces data that nobody could look at"))
+                    .or(under_hold("replaces data under maintenance")),
+                C::SetAside => {
+                    let asked_for = wish.wanted == Wanted::Deleted;
+                    let kept = if asked_for { None } else { kept("I4: a leader's data are set aside") };
+                    kept.or(must(
+                        leadership_known || cluster.is_none(),
+                        "sets aside without knowing who leads",
+                    ))
+                    .or(must(seen.container.is_absent(), "sets data aside under a container"))
+                    .or(must(seen.process.is_absent(), "sets data aside under a server"))
+                    .or(must(
+                        !wish.leads() || wish.members.is_empty(),
+                        "I4: the leader's data are set aside while others exist",
+                    ))
+                    .or(under_hold("sets data aside under maintenance"))
+                }
+                C::Seed { .. } => {
+                    kept("I4: a CLONE into the leader").or(under_hold("seeds under maintenance")).or(must(
+                        matches!(seen.record.data, DataOrigin::Cloning { .. })
+                            || (seen.record.data == DataOrigin::Template
+                                && server.is_some_and(|server| server.gtid_executed.is_empty())),
+                        "a CLONE into data that are not new",
+                    ))
+                }
+                C::AdoptData => must(
+                    data_state(wish, seen) == DataState::Own,
+                    "takes data for its own that nobody remembers",
+                ),
+                C::Stop { why } => {
+                    let of_document = why.contains("target");
+                    must(
+                        !of_document || leadership_known || cluster.is_none() || wish.members.is_empty(),
+                        "stops for its target without knowing who leads",
+                    )
+                    .or(must(
+                        !(of_document && wish.leads() && wish.enabled_others().next().is_some()),
+                        "the leader is stopped while others are enabled",
+                    ))
+                    .or(under_hold("stops under maintenance"))
+                }
+                C::EndLost => must(
+                    !matches!(seen.server, Known::Unknown(_))
+                        || seen.stopping != schemadock_agent_plan::observed::Stopping::No,
+                    "ends a server that may be serving",
+                )
+                .or(under_hold("ends a server under maintenance")),
+                C::CreateContainer => must(
+                    seen.container.is_absent() && seen.process.is_absent(),
+                    "a second server on one directory",
+                )
+                .or(under_hold("makes a container under maintenance")),
+                C::StartContainer { .. } => {
+                    must(seen.process.is_absent(), "a second server on one directory")
+                        .or(must(seen.config.is_some(), "starts without a file"))
+                        .or(must(seen.data.present().is_some(), "starts without data"))
+                        .or(under_hold("starts under maintenance"))
+                }
+                C::RemoveContainer { .. } => must(!seen.container_runs(), "removes a container that runs")
+                    .or(must(seen.process.is_absent(), "removes the container of a server that may live")),
+                C::Unpause => under_hold("thaws under maintenance"),
+                C::SetVariable { name, .. } => must(
+                    !name.contains("read_only") && name != "offline_mode" && !name.ends_with("_enabled"),
+                    "L1: the converge lane opens or closes",
+                ),
+                C::WriteConfig { config } => must(
+                    ["offline_mode", "read_only", "super_read_only", "skip_replica_start"]
+                        .iter()
+                        .all(|name| config.get(name) == Some("ON"))
+                        && config.options().all(|(name, _)| !name.contains('-') && !name.contains('\n')),
+                    "L1: a file with which the server would start open",
+                ),
+                C::Release => must(
+                    wish.leads() && steady && wish.members.is_empty() && seen.data.is_absent(),
+                    "releases a leadership that somebody needs",
+                ),
+                C::Forget => must(
+                    !wish.leads() && seen.data.is_absent() && seen.container.is_absent(),
+                    "forgets what is still there",
+                ),
+                _ => None,
+            }
+        }
+    }
+}

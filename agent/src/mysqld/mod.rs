@@ -1,0 +1,271 @@
+//! The seam to the servers: typed verbs. SQL text stands in the adapter only.
+
+pub mod adapter;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use schemadock_agent_plan::accounts::Account;
+use schemadock_agent_plan::observed::{AccountSeen, CloneSeen, ServerSeen, SourceSeen, Variables};
+use schemadock_schema::gtid::GtidSet;
+use schemadock_schema::secrets::Password;
+
+/// Where a server is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// The unix socket of an own server.
+    Socket(PathBuf),
+    /// Another server, over TCP with TLS.
+    Tcp {
+        /// Address.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Endpoint::Socket(path) => write!(f, "{}", path.display()),
+            Endpoint::Tcp { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// Who logs in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// User.
+    pub user: String,
+    /// Password.
+    pub password: Password,
+}
+
+/// What a server is to replicate from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceSpec {
+    /// Address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Account.
+    pub user: String,
+    /// Its password.
+    pub password: Password,
+}
+
+/// Why a server did not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum MysqlError {
+    /// No answer within the deadline; the connection is poisoned, whether it was done is unknown.
+    #[error("mysqld at {endpoint} did not answer {what} within {seconds:.1} s")]
+    Deadline {
+        /// Where.
+        endpoint: String,
+        /// What was asked.
+        what: &'static str,
+        /// The deadline.
+        seconds: f64,
+    },
+    /// The connection failed or broke.
+    #[error("mysqld at {endpoint} cannot be reached: {why}")]
+    Connection {
+        /// Where.
+        endpoint: String,
+        /// The transport's reason.
+        why: String,
+    },
+    /// The server answered with an error.
+    #[error("mysqld refused {what}: {number} {message}")]
+    Server {
+        /// What was asked.
+        what: &'static str,
+        /// MySQL's number.
+        number: u16,
+        /// MySQL's words.
+        message: String,
+    },
+    /// The answer was not what such a server answers.
+    #[error("mysqld answered {what} in an unknown way: {why}")]
+    Answer {
+        /// What was asked.
+        what: &'static str,
+        /// What was wrong.
+        why: String,
+    },
+}
+
+impl MysqlError {
+    /// MySQL's number, where the server answered.
+    pub fn number(&self) -> Option<u16> {
+        match self {
+            MysqlError::Server { number, .. } => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// Whether the connection can be used no more.
+    pub fn is_broken(&self) -> bool {
+        matches!(self, MysqlError::Deadline { .. } | MysqlError::Connection { .. })
+    }
+}
+
+/// Opens sessions.
+#[async_trait]
+pub trait Mysqld: Send + Sync + 'static {
+    /// Logs in. On a socket without TLS, over TCP always with it.
+    async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        login: &Login,
+        deadline: Duration,
+    ) -> Result<Box<dyn Session>, MysqlError>;
+}
+
+/// One session. Every verb has a deadline; after an error that [is broken](MysqlError::is_broken) the session must be
+/// dropped, and dropping closes it.
+#[async_trait]
+pub trait Session: Send {
+    /// All that the plans look at, in one round trip (two at most).
+    async fn observe(&mut self) -> Result<ServerSeen, MysqlError>;
+
+    /// Looks at another server for its would-be replica, whose account is `account`.
+    async fn observe_source(&mut self, account: &str) -> Result<SourceSeen, MysqlError>;
+
+    /// The values of these global variables; unknown ones are missing.
+    async fn variables(&mut self, names: &[&str]) -> Result<Variables, MysqlError>;
+
+    /// `SET GLOBAL`; a number is passed as one, `DEFAULT` where `value` is none.
+    async fn set_variable(&mut self, name: &str, value: Option<&str>) -> Result<(), MysqlError>;
+
+    /// Ends and keeps out sessions without CONNECTION_ADMIN. Never blocked.
+    async fn set_offline_mode(&mut self, on: bool) -> Result<(), MysqlError>;
+
+    /// Success of `on` means that it has returned: no write is under way any more, and `read_only` is on, too. It waits
+    /// for `LOCK TABLES` and commits up to `deadline`; then the statement is killed from a second session, writes go
+    /// on, and the answer is an error of the server (1317, or 1205 where it gave up by itself) on a session that stays
+    /// good. [`MysqlError::Deadline`]: the server does not answer at all.
+    async fn set_super_read_only(&mut self, on: bool, deadline: Duration) -> Result<(), MysqlError>;
+
+    /// Turning it off turns `super_read_only` off, too.
+    async fn set_read_only(&mut self, on: bool) -> Result<(), MysqlError>;
+
+    /// Commits a marker (`DROP TABLE IF EXISTS schemadock.none`): takes a GTID and waits like any commit.
+    async fn marker(&mut self) -> Result<(), MysqlError>;
+
+    /// Semi-sync towards replicas, with the count of acknowledgements.
+    async fn set_semi_sync_source(&mut self, acks: Option<u32>) -> Result<(), MysqlError>;
+
+    /// Semi-sync towards the source; takes effect with the receiver's next start.
+    async fn set_semi_sync_replica(&mut self, on: bool) -> Result<(), MysqlError>;
+
+    /// Makes the channel anew with auto-position and TLS: throws relay logs away, so only where received is within
+    /// executed. Starts neither thread.
+    async fn change_source(&mut self, source: &SourceSpec) -> Result<(), MysqlError>;
+
+    /// Only address and port, keeping what was received (L6). The receiver must be off; with the applier off, which
+    /// would lose what was received, it is refused.
+    async fn repoint(&mut self, host: &str, port: u16) -> Result<(), MysqlError>;
+
+    /// Starts the receiver.
+    async fn start_receiver(&mut self) -> Result<(), MysqlError>;
+
+    /// Stops the receiver; success means `SERVICE_STATE='OFF'` was seen.
+    async fn stop_receiver(&mut self, deadline: Duration) -> Result<(), MysqlError>;
+
+    /// Starts the applier.
+    async fn start_applier(&mut self) -> Result<(), MysqlError>;
+
+    /// Stops the applier.
+    async fn stop_applier(&mut self, deadline: Duration) -> Result<(), MysqlError>;
+
+    /// Forgets the channel and its relay logs. Both threads must be off.
+    async fn forget_source(&mut self) -> Result<(), MysqlError>;
+
+    /// All accounts whose user begins with `schemadock_` or `app_`, and root.
+    async fn accounts(&mut self) -> Result<Vec<AccountSeen>, MysqlError>;
+
+    /// Makes or mends an account, with `sql_log_bin=0`. Refused with 1290 under `super_read_only`.
+    async fn ensure_account(&mut self, account: &Account) -> Result<(), MysqlError>;
+
+    /// Tables, `schema.table (engine)`, whose rows a CLONE from this server would leave out.
+    async fn tables_that_clone_empties(&mut self) -> Result<Vec<String>, MysqlError>;
+
+    /// Names the donors that a CLONE may come from.
+    async fn set_clone_donors(&mut self, donors: &str) -> Result<(), MysqlError>;
+
+    /// CLONE from a donor: long, to be started on a session of its own and observed from another. Success means that
+    /// the server has ended; its agent starts it again and asks [`clone_progress`](Session::clone_progress) how it was.
+    ///
+    /// # Errors
+    /// 1290: the server has a user schema and is `super_read_only`; 3869: the donor is not among those set; 3862: the
+    /// donor cannot be reached or refuses; 3864, 3868, 3870 and following: donor and recipient do not fit.
+    async fn clone_from(&mut self, donor: &SourceSpec) -> Result<(), MysqlError>;
+
+    /// How the last CLONE into this server stands.
+    async fn clone_progress(&mut self) -> Result<CloneSeen, MysqlError>;
+
+    /// Ends all other sessions of this session's user and sees them gone.
+    async fn end_own_sessions(&mut self) -> Result<u32, MysqlError>;
+
+    /// Ends all sessions of users without CONNECTION_ADMIN and SUPER, and sees them gone.
+    async fn end_client_sessions(&mut self) -> Result<u32, MysqlError>;
+
+    /// Commits an empty transaction under each of these GTIDs. Works under `super_read_only`, too.
+    async fn inject_empty(&mut self, gtids: &GtidSet) -> Result<(), MysqlError>;
+
+    /// Of these GTIDs of the server's own binary log: those that touch no row of a base table (a FLUSH, the emptying of
+    /// a MEMORY table after a restart, and the like).
+    async fn harmless(&mut self, gtids: &GtidSet) -> Result<GtidSet, MysqlError>;
+
+    /// The newest lines of the error log.
+    async fn error_log(&mut self, lines: usize) -> Result<Vec<String>, MysqlError>;
+
+    /// Waits until these are executed, at most `deadline`; `false`: not yet.
+    async fn wait_executed(&mut self, gtids: &GtidSet, deadline: Duration) -> Result<bool, MysqlError>;
+
+    /// Values that are in force but differ from these.
+    async fn differing(&mut self, wanted: &BTreeMap<String, String>) -> Result<Variables, MysqlError> {
+        let names: Vec<&str> = wanted.keys().map(String::as_str).collect();
+        let found = self.variables(&names).await?;
+        Ok(found
+            .into_iter()
+            .filter(|(name, value)| wanted.get(name).is_some_and(|w| !same_value(w, value)))
+            .collect())
+    }
+}
+
+/// Whether a value as written and one as the server shows it mean the same.
+pub fn same_value(written: &str, shown: &str) -> bool {
+    fn canonical(text: &str) -> String {
+        let text = text.trim();
+        match text.to_ascii_uppercase().as_str() {
+            "ON" | "TRUE" | "YES" => return "1".to_owned(),
+            "OFF" | "FALSE" | "NO" => return "0".to_owned(),
+            _ => {}
+        }
+        let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        let shift = match unit.to_ascii_uppercase().as_str() {
+            "K" => 10,
+            "M" => 20,
+            "G" => 30,
+            "T" => 40,
+            "P" => 50,
+            "E" => 60,
+            _ => 0,
+        };
+        if shift > 0
+            && let Some(bytes) = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift))
+        {
+            return bytes.to_string();
+        }
+        if let Ok(number) = text.parse::<f64>() {
+            return number.to_string();
+        }
+        text.to_ascii_uppercase()
+    }
+    canonical(written) == canonical(shown)
+}

@@ -1,0 +1,86 @@
+//! `local status`: what runs.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::directory::{self, Remembered, host_name};
+use super::{DirArg, hosts, store};
+use crate::cli::Failure;
+use crate::cli::context::OutputArg;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where the fleet lives.
+    #[command(flatten)]
+    pub dir: DirArg,
+    /// For people or for scripts.
+    #[command(flatten)]
+    pub output: OutputArg,
+}
+
+/// What runs of a local fleet.
+#[derive(Debug, Serialize)]
+pub(super) struct Local {
+    pub(super) etcd: Option<String>,
+    pub(super) etcd_pid: Option<i32>,
+    pub(super) prefix: String,
+    pub(super) dir: String,
+    pub(super) fleet: Option<String>,
+    pub(super) netns: bool,
+    pub(super) hosts: Vec<LocalHost>,
+    pub(super) controllers: Vec<serde_json::Value>,
+}
+
+/// A simulated host.
+#[derive(Debug, Serialize)]
+pub(super) struct LocalHost {
+    pub(super) name: String,
+    pub(super) address: String,
+    pub(super) agent_pid: Option<i32>,
+    pub(super) isolated: bool,
+}
+
+/// What runs in a directory.
+pub(super) fn of(path: &Path, remembered: &Remembered) -> Local {
+    let hosts = (1..=remembered.hosts).map(|number| LocalHost {
+        name: host_name(number).to_string(),
+        address: remembered.address(number),
+        agent_pid: hosts::running(path, number).map(|process| process.pid),
+        isolated: false,
+    });
+    Local {
+        etcd: remembered.etcd_url(),
+        etcd_pid: store::running(path).map(|process| process.pid),
+        prefix: remembered.prefix.clone(),
+        dir: path.display().to_string(),
+        fleet: remembered.fleet.last().cloned(),
+        netns: false,
+        hosts: hosts.collect(),
+        controllers: Vec::new(),
+    }
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let path = args.dir.path()?;
+    let Some((path, remembered)) = directory::look(&path)? else {
+        return Err(Failure::failed(format!("there is no local fleet in {}", path.display()))
+            .hint("`schemadock local up` makes one; --dir names another directory."));
+    };
+    let local = of(&path, &remembered);
+    if args.output.json() {
+        let text = serde_json::to_string_pretty(&local).map_err(|why| Failure::failed(why.to_string()))?;
+        anstream::println!("{text}");
+        return Ok(());
+    }
+    let pid = |pid: Option<i32>| pid.map_or("not running".to_owned(), |pid| format!("pid {pid}"));
+    anstream::println!("directory     {}", local.dir);
+    anstream::println!("fleet         {}", local.fleet.as_deref().unwrap_or("-"));
+    anstream::println!("prefix        {}", local.prefix);
+    anstream::println!("etcd          {}  {}", local.etcd.as_deref().unwrap_or("-"), pid(local.etcd_pid));
+    for host in &local.hosts {
+        anstream::println!("{:<12}  {}  agent {}", host.name, host.address, pid(host.agent_pid));
+    }
+    Ok(())
+}

@@ -1,0 +1,7 @@
+//! The `schemadock` command line; the controller's service joins it here.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`cli`] | the command line: arguments, commands, output |
+
+pub mod cli;

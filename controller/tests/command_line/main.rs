@@ -1,0 +1,7 @@
+//! The command line against a real etcd, with statuses written by hand.
+
+mod changing;
+mod fleet;
+mod reading;
+mod refusing;
+mod requests;
