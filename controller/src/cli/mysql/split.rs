@@ -152,7 +152,8 @@ mod tests {
         assert_eq!(split("SELECT 1; SELECT 2"), ["SELECT 1", "SELECT 2"]);
         assert_eq!(split("SELECT ';', \"a;\", `b;` ;\n"), ["SELECT ';', \"a;\", `b;`"]);
         assert_eq!(split("SELECT 'it\\'s;'; SELECT 'a''b;'"), ["SELECT 'it\\'s;'", "SELECT 'a''b;'"]);
-        assert_eq!(split("-- a; b\nSELECT 1 # c; d\n;"), ["-- a; b\nSELECT 1 # c; d"]);
+        // A comment before a statement is not sent.
+        assert_eq!(split("-- a; b\nSELECT 1 # c; d\n;"), ["SELECT 1 # c; d"]);
         assert_eq!(split("SELECT /* ; \n ; */ 1;"), ["SELECT /* ; \n ; */ 1"]);
         assert_eq!(split(";;\n ; # nothing\n-- at all\n"), Vec::<String>::new());
         assert_eq!(split("SELECT 1--2;"), ["SELECT 1--2"]);
