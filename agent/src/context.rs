@@ -1,9 +1,11 @@
 //! What all parts of one agent share.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rand::RngExt as _;
+use rand::rngs::StdRng;
 use schemadock_agent_plan::desired::HostDefaults;
 use schemadock_agent_plan::observed::{ContainerSeen, TemplateSeen};
 use schemadock_schema::InstanceName;
@@ -55,8 +57,10 @@ pub struct Context {
     pub owner: watch::Sender<Option<Owner>>,
     /// Ends everything.
     pub stop: CancellationToken,
-    /// For jitter and ids.
+    /// For jitter.
     pub seed: u64,
+    /// For server ids.
+    pub ids: Mutex<StdRng>,
 }
 
 /// Why a step was not done.
@@ -92,6 +96,12 @@ impl Context {
     pub fn server_user(&self) -> String {
         let (uid, gid) = self.settings.mysqld_user;
         format!("{uid}:{gid}")
+    }
+
+    /// A server id to try. Whether it is free, only the store can tell.
+    pub fn draw_server_id(&self) -> u32 {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.random_range(1_000..=2_000_000_000)
     }
 
     /// A duration, scaled.

@@ -39,12 +39,13 @@ struct Inner {
 }
 
 impl Events {
-    /// Starts the writer.
+    /// Starts the writer. The seed is for the jitter of its tries.
     pub fn start(
         mirror: &Mirror,
         keys: Keys,
         host: HostName,
         clock: Clock,
+        seed: u64,
         stop: CancellationToken,
     ) -> Events {
         let lease = HourlyLease::new(mirror.store().clone());
@@ -57,7 +58,8 @@ impl Events {
             clock,
             lease,
         });
-        tokio::spawn(write(inner.clone(), mirror.clone(), stop));
+        let delays = Delays::new(seed ^ 4, Duration::from_millis(200), Duration::from_secs(10));
+        tokio::spawn(write(inner.clone(), mirror.clone(), delays, stop));
         Events { inner }
     }
 
@@ -116,9 +118,7 @@ impl Events {
     }
 }
 
-async fn write(inner: Arc<Inner>, mirror: Mirror, stop: CancellationToken) {
-    let mut delays =
-        Delays::new(u64::from(std::process::id()), Duration::from_millis(200), Duration::from_secs(10));
+async fn write(inner: Arc<Inner>, mirror: Mirror, mut delays: Delays, stop: CancellationToken) {
     let events = Events { inner: inner.clone() };
     loop {
         let batch: Vec<Event> = {

@@ -10,6 +10,7 @@
 mod answer;
 mod errand;
 mod freedoms;
+mod port;
 mod shapes;
 
 use std::collections::BTreeMap;
@@ -422,6 +423,10 @@ impl Containers for Docker {
 
     async fn run(&self, owner: &Owner, errand: &Errand, seconds: u64) -> Result<ErrandEnd, ContainerError> {
         self.run_errand(owner, errand, Duration::from_secs(seconds)).await
+    }
+
+    async fn port_taken(&self, address: &str, port: u16) -> Option<String> {
+        port::taken(address, port).await
     }
 
     async fn remove_errands(&self, owner: &Owner) -> Result<usize, ContainerError> {

@@ -187,6 +187,9 @@ pub trait Containers: Send + Sync + 'static {
     /// Runs an errand to its end, at most `seconds`; then it is killed.
     async fn run(&self, owner: &Owner, errand: &Errand, seconds: u64) -> Result<ErrandEnd, ContainerError>;
 
+    /// Why a server could not listen there now, for people; none where it could.
+    async fn port_taken(&self, address: &str, port: u16) -> Option<String>;
+
     /// Kills and removes the errands that earlier lives of the agent left, and says how many there were.
     async fn remove_errands(&self, owner: &Owner) -> Result<usize, ContainerError>;
 }

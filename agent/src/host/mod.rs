@@ -12,9 +12,11 @@ mod docker;
 mod report;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use schemadock_agent_plan::desired::HostDefaults;
 use schemadock_agent_plan::observed::TemplateSeen;
 use schemadock_schema::keys::Keys;
@@ -58,7 +60,7 @@ pub struct Parts {
     pub now: Timestamp,
     /// Memory and cores of the machine.
     pub machine: Resources,
-    /// For jitter.
+    /// For jitter and server ids; another one in each life.
     pub seed: u64,
     /// What tells the service manager: ready, alive, a word on the state.
     pub notifier: Box<dyn Fn(Notice) + Send + Sync>,
@@ -108,7 +110,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), StepError>
     let gate = Gate { expected: record.fleet.clone(), revision: record.revision };
     let mirror = Mirror::start(parts.store, keys.clone(), gate, parts.seed);
     let clock = Clock::start(parts.now);
-    let events = Events::start(&mirror, keys.clone(), settings.host.clone(), clock, stop.clone());
+    let events = Events::start(&mirror, keys.clone(), settings.host.clone(), clock, parts.seed, stop.clone());
     let machine = parts.machine;
     let offered = Resources {
         memory: settings.memory.unwrap_or_else(|| offered_memory(machine.memory)),
@@ -135,6 +137,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), StepError>
         owner: watch::Sender::new(None),
         stop: stop.clone(),
         seed: parts.seed,
+        ids: Mutex::new(StdRng::seed_from_u64(parts.seed ^ 5)),
         settings,
     });
     let mut remembered = Remembered::new();

@@ -194,7 +194,7 @@ impl Lane {
             }
             instance.state().seen.shape = shape(&self.spec(desired, wish));
             if !runs && process.as_ref().is_some_and(Known::is_absent) {
-                let taken = port_taken(&desired.address, desired.port).await;
+                let taken = ctx.containers.port_taken(&desired.address, desired.port).await;
                 instance.state().seen.port_taken = taken;
             }
         }
@@ -363,24 +363,4 @@ impl Lane {
 /// Templates are kept by the image's id.
 pub(super) fn template_key(image_id: &str) -> String {
     image_id.trim_start_matches("sha256:").chars().take(16).collect()
-}
-
-/// Why the port cannot be used, if somebody else has it.
-// Whether a port is free can only be tried.
-#[allow(clippy::disallowed_methods)]
-async fn port_taken(address: &str, port: u16) -> Option<String> {
-    match tokio::net::TcpListener::bind((address, port)).await {
-        Ok(_) => None,
-        Err(error) => Some(match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                format!(
-                    "port {port} on {address} is taken by another program: end it, or choose another port"
-                )
-            }
-            std::io::ErrorKind::AddrNotAvailable => {
-                format!("{address} is not an address of this host: check the agent's setting `address`")
-            }
-            _ => format!("port {port} on {address} cannot be used: {error}"),
-        }),
-    }
 }

@@ -130,11 +130,9 @@ impl Lane {
     }
 
     /// Create-if-absent under a random number: an id taken and then lost by a crash is never used.
-    // An id must differ from those of other lives, replays included.
-    #[allow(clippy::disallowed_methods)]
     async fn take_server_id(&mut self) -> Result<(), StepError> {
         let ctx = &self.instance.ctx;
-        let server_id: u32 = rand::random_range(1_000..=2_000_000_000);
+        let server_id = ctx.draw_server_id();
         let key = ctx.keys.id(server_id);
         let taken = serde_json::json!({ "instance": self.instance.name, "at": ctx.clock.now() });
         ctx.commit(vec![Write::document(key.clone(), &taken)], vec![Guard::Absent { key }]).await?;
