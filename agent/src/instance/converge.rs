@@ -213,11 +213,16 @@ impl Lane {
         }
         {
             let mut state = instance.state();
+            let ran = state.seen.container_runs();
             state.seen.data = data;
             state.seen.container = container;
             state.seen.template = template;
             if let Some(process) = process {
                 state.seen.process = process;
+            }
+            if state.seen.container_runs() != ran {
+                // How long the other lane rests depends on it.
+                instance.wake_standing.notify_one();
             }
         }
         self.judge_start().await;
