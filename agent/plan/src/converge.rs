@@ -100,8 +100,10 @@ fn configuration(desired: &Desired, seen: &Seen) -> Option<Plan<Step>> {
     }
     let judged = judgement(&text, &desired.image);
     if let Some(rejected) = seen.record.rejected.as_ref().filter(|rejected| rejected.hash == judged) {
-        // The file that worked stays; without one there is nothing to start with.
-        let none_works = seen.config.is_none();
+        // The file that worked stays; without one there is nothing to start with. A file of data that were here before
+        // has not the statements of a first start, which lock root.
+        let first = seen.record.server_uuid.is_none();
+        let none_works = seen.config.as_deref().is_none_or(|text| first && !text.contains("\ninit_file="));
         return none_works
             .then(|| Plan::refuse(format!("mysqld refused the variables of `mysql`: {}", rejected.error)));
     }
@@ -194,7 +196,8 @@ fn container(wish: &Wish, desired: &Desired, seen: &Seen) -> Option<Plan<Step>> 
 }
 
 fn start(wish: &Wish, desired: &Desired, seen: &Seen, found: &ContainerSeen) -> Plan<Step> {
-    if let Some(error) = &seen.start_error {
+    // A first start needs the file with the statements that lock root.
+    if let Some(error) = seen.start_error.as_ref().filter(|_| seen.record.server_uuid.is_some()) {
         let text = seen.config.as_deref().unwrap_or_default();
         if let Some(good) = seen.good_config.as_deref().filter(|good| *good != text)
             && !good.is_empty()

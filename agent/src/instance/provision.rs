@@ -227,7 +227,12 @@ impl Lane {
                 };
             })
             .await?;
-        self.instance.ctx.disk.copy_template(&template_key(&image.id), &self.instance.name).await?;
+        // Files of data that were here before are not for these.
+        let disk = &self.instance.ctx.disk;
+        for file in [InstanceFile::Config, InstanceFile::GoodConfig] {
+            disk.write_file(&self.instance.name, file, None).await?;
+        }
+        disk.copy_template(&template_key(&image.id), &self.instance.name).await?;
         self.instance.update_record(|record| record.data = DataOrigin::Template).await
     }
 
@@ -250,6 +255,9 @@ impl Lane {
         state.requests.done.extend(ids.into_iter().map(|id| (id, Ok(()))));
         state.seen.judged = None;
         state.seen.accounts_version = None;
+        state.seen.start_error = None;
+        drop(state);
+        self.failed_starts = 0;
         Ok(())
     }
 

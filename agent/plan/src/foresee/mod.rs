@@ -260,6 +260,7 @@ fn converge_step(seen: &mut Seen, wish: &mut Wish, step: &ConvergeStep) {
                 ..Record::default()
             };
             seen.data = Known::Present(DataSeen { server_uuid: None, complete: true });
+            (seen.config, seen.good_config) = (None, None);
         }
         S::TakeUp { name } => {
             let uuid = seen.retired.iter().find(|r| r.name == *name).and_then(|r| r.server_uuid.clone());

@@ -204,8 +204,17 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                 C::StartContainer { .. } => {
                     must(seen.process.is_absent(), "a second server on one directory")
                         .or(must(seen.config.is_some(), "starts without a file"))
+                        .or(must(
+                            seen.record.server_uuid.is_some()
+                                || seen.init
+                                    && seen.config.as_ref().is_some_and(|c| c.contains("init_file=")),
+                            "a first start without the statements that lock root",
+                        ))
                         .or(must(seen.data.present().is_some(), "starts without data"))
                         .or(under_hold("starts under maintenance"))
+                }
+                C::RestoreConfig { .. } => {
+                    must(seen.record.server_uuid.is_some(), "a first start with the file of other data")
                 }
                 C::RemoveContainer { .. } => must(!seen.container_runs(), "removes a container that runs")
                     .or(must(seen.process.is_absent(), "removes the container of a server that may live")),
