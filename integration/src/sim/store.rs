@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use schemadock_schema::proposal::Proposal;
 use schemadock_store::etcd::DEADLINE;
-use schemadock_store::{Change, Committed, Selector, Snapshot, Store, StoreError};
+use schemadock_store::{Change, Committed, Entry, Selector, Snapshot, Store, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -69,6 +69,11 @@ impl SimEtcd {
     /// The newest revision.
     pub fn revision(&self) -> i64 {
         self.lock().data.revision()
+    }
+
+    /// What is at a key, asked by nobody.
+    pub fn peek(&self, key: &str) -> Option<Entry> {
+        self.lock().data.entry(key).cloned()
     }
 
     /// Forgets the history before this revision.

@@ -65,6 +65,10 @@ impl Data {
         self.history = self.history.split_off(&self.compacted);
     }
 
+    pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
     pub(super) fn read(&self, parts: &[Selector]) -> Snapshot {
         let mut entries = BTreeMap::new();
         for part in parts {

@@ -1,0 +1,184 @@
+//! What must hold after every change of the world, whatever has happened: the rules of the project's leadership design
+//! as far as one agent a host can break them. The first rule that breaks ends the run.
+
+use std::collections::BTreeMap;
+
+use schemadock_agent_plan::record::Record;
+use schemadock_schema::gtid::GtidSet;
+use schemadock_schema::keys::Keys;
+use schemadock_schema::leadership::{Leadership, LeadershipPhase};
+use schemadock_schema::{ClusterName, HostName, InstanceName};
+
+use super::mysqld::server::Server;
+use super::store::SimEtcd;
+use super::world::{DataId, Pid, State};
+
+/// What the judge remembers.
+#[derive(Default)]
+pub(super) struct Judge {
+    keys: Option<Keys>,
+    clusters: BTreeMap<InstanceName, ClusterName>,
+    /// Who leads, as etcd has it now.
+    records: BTreeMap<ClusterName, (i64, Option<Leadership>)>,
+    terms: BTreeMap<ClusterName, u64>,
+    /// The newest term that each data directory has accepted.
+    accepted: BTreeMap<(DataId, ClusterName), u64>,
+    /// Commits that clients were told of.
+    pub(super) acknowledged: GtidSet,
+}
+
+impl Judge {
+    /// Tells which instances there are.
+    pub(super) fn know(&mut self, keys: &Keys, clusters: BTreeMap<InstanceName, ClusterName>) {
+        self.keys = Some(keys.clone());
+        self.clusters = clusters;
+    }
+
+    pub(super) fn record_of(&self, instance: &InstanceName) -> Option<&Leadership> {
+        self.records.get(self.clusters.get(instance)?)?.1.as_ref()
+    }
+}
+
+impl State {
+    /// What must hold at every moment.
+    pub(super) fn pass_judgement(&mut self, etcd: &SimEtcd) {
+        self.read_leaderships(etcd);
+        let mut open: BTreeMap<ClusterName, InstanceName> = BTreeMap::new();
+        let mut wrong = None;
+        for server in self.servers.values() {
+            let data = &self.data[&server.data];
+            if server.up && !server.offline_mode && data.gutted && server.cloning.is_none() {
+                wrong = Some(format!("{} takes clients on data that a CLONE has emptied", server.instance));
+            }
+            if !server.writable() || server.by_hand {
+                continue;
+            }
+            if let Some(cluster) = self.judge.clusters.get(&server.instance)
+                && let Some(other) = open.insert(cluster.clone(), server.instance.clone())
+            {
+                wrong = Some(format!("{other} and {} are both open for writes", server.instance));
+            }
+            if !self.leads(server) {
+                wrong = Some(format!(
+                    "{} is open for writes on data that leadership does not name",
+                    server.instance
+                ));
+            }
+        }
+        if let Some(wrong) = wrong {
+            self.break_rule(wrong);
+        }
+    }
+
+    /// L2: steady, this master, this data directory.
+    fn leads(&self, server: &Server) -> bool {
+        let uuid = self.data[&server.data].uuid.as_deref();
+        self.judge.record_of(&server.instance).is_some_and(|record| {
+            record.phase == LeadershipPhase::Steady
+                && record.master.as_ref() == Some(&server.instance)
+                && record.last_lineage().map(|last| last.server_uuid.as_str()) == uuid
+        })
+    }
+
+    /// I3: terms never go back.
+    fn read_leaderships(&mut self, etcd: &SimEtcd) {
+        let Some(keys) = self.judge.keys.clone() else { return };
+        let clusters: Vec<ClusterName> = self.judge.clusters.values().cloned().collect();
+        for cluster in clusters {
+            let entry = etcd.peek(&keys.leadership(&cluster));
+            let revision = entry.as_ref().map_or(0, |entry| entry.mod_revision);
+            if self.judge.records.get(&cluster).is_some_and(|(known, _)| *known == revision) {
+                continue;
+            }
+            let record: Option<Leadership> =
+                entry.and_then(|entry| serde_json::from_slice(&entry.value).ok());
+            let term = record.as_ref().map_or(0, |record| record.term);
+            let before = self.judge.terms.insert(cluster.clone(), term).unwrap_or(0);
+            if term < before {
+                self.break_rule(format!("the term of {cluster} went back from {before} to {term}"));
+            }
+            self.judge.records.insert(cluster, (revision, record));
+        }
+    }
+
+    /// I3, for a data directory.
+    pub(super) fn judge_record(&mut self, host: &HostName, instance: &InstanceName, record: &Record) {
+        let data = self.hosts[host].rooms.homes.get(instance).and_then(|home| home.data);
+        let (Some(data), Some(accepted)) = (data, &record.accepted) else { return };
+        let key = (data, accepted.cluster.clone());
+        let before = self.judge.accepted.insert(key, accepted.term).unwrap_or(0);
+        if accepted.term < before {
+            self.break_rule(format!("{instance} accepts term {} after {before}", accepted.term));
+        }
+    }
+
+    /// I4: data that are set aside are nobody's at work, and not the leader's while it is to run.
+    pub(super) fn judge_retiring(&mut self, host: &HostName, instance: &InstanceName) {
+        let Some(data) = self.hosts[host].rooms.homes.get(instance).and_then(|home| home.data) else {
+            return;
+        };
+        if self.holder(data).is_some() {
+            self.break_rule(format!("the data of {instance} are set aside under a running server"));
+        }
+    }
+
+    /// L5: a server that may have commits waiting is never shut down politely.
+    pub(super) fn judge_polite_end(&mut self, pid: Pid) {
+        let server = &self.servers[&pid];
+        if server.up && !server.super_read_only {
+            let instance = server.instance.clone();
+            self.break_rule(format!("{instance} is shut down politely while it takes writes"));
+        }
+    }
+
+    /// L1: every server starts closed. L8: server ids are unique. Nobody gets in as root.
+    pub(super) fn judge_start(&mut self, pid: Pid) {
+        let server = &self.servers[&pid];
+        let instance = server.instance.clone();
+        let closed = server.offline_mode && server.super_read_only && server.read_only;
+        let id = server.server_id;
+        let twin = self.servers.values().find(|other| other.pid != pid && other.up && other.server_id == id);
+        let twin = twin.map(|other| other.instance.clone());
+        let root = ("root".to_owned(), "localhost".to_owned());
+        let root_open = self.data[&server.data].accounts.get(&root).is_some_and(|root| !root.locked);
+        if !closed {
+            self.break_rule(format!("{instance} starts open"));
+        }
+        if let Some(twin) = twin {
+            self.break_rule(format!("{instance} and {twin} have the same server_id {id}"));
+        }
+        if root_open {
+            self.break_rule(format!("{instance} listens while root needs no password"));
+        }
+    }
+
+    /// L6: relay logs are thrown away only when all in them is executed, or foreign (L7 a).
+    pub(super) fn judge_relay_logs(&mut self, pid: Pid, what: &str) {
+        let server = &self.servers[&pid];
+        let data = &self.data[&server.data];
+        let Some(channel) = &data.channel else { return };
+        let thrown = channel.retrieved.minus(&data.executed);
+        let leader = self.judge.record_of(&server.instance).and_then(Leadership::last_lineage);
+        let leader = leader.and_then(|last| {
+            self.data.values().find(|data| data.uuid.as_deref() == Some(last.server_uuid.as_str()))
+        });
+        let foreign = leader.map_or_else(GtidSet::new, |leader| thrown.minus(&leader.executed));
+        if thrown != foreign {
+            let instance = server.instance.clone();
+            self.break_rule(format!("{instance}: {what} throws away {thrown}, which is not applied"));
+        }
+    }
+
+    /// A CLONE goes into nothing, and never into the leader.
+    pub(super) fn judge_seed(&mut self, pid: Pid) {
+        let server = &self.servers[&pid];
+        let (instance, data) = (server.instance.clone(), &self.data[&server.data]);
+        let full = !data.executed.is_empty() && !data.gutted;
+        let record = self.judge.record_of(&instance);
+        if record.is_some_and(|record| record.master.as_ref() == Some(&instance)) {
+            self.break_rule(format!("a CLONE into {instance}, which leads"));
+        } else if full {
+            self.break_rule(format!("a CLONE over the data of {instance}"));
+        }
+    }
+}

@@ -1,0 +1,500 @@
+//! The verbs of a session.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use schemadock_agent::mysqld::{MysqlError, Session, SourceSpec};
+use schemadock_agent_plan::accounts::{Account, AccountKind};
+use schemadock_agent_plan::observed::{
+    AccountSeen, CloneSeen, ServerSeen, SourceSeen, ThreadState, Variables,
+};
+use schemadock_schema::gtid::GtidSet;
+use tokio::time::Instant;
+
+use super::data::{AccountKept, Channel, Data};
+use super::server::Server;
+use crate::sim::life::Life;
+use crate::sim::world::{Pid, State};
+
+/// A round trip, in microseconds.
+const STATEMENT: Range<u64> = 100..2_000;
+/// How long an ordinary statement may take.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// How often something that is waited for is looked at.
+const STEP: Duration = Duration::from_millis(5);
+/// Variables that only a start can set.
+const STATIC: [&str; 7] =
+    ["port", "bind_address", "datadir", "socket", "log_bin", "innodb_buffer_pool_chunk_size", "report_host"];
+
+/// A session of an agent.
+pub(super) struct SimSession {
+    pub(super) life: Life,
+    pub(super) pid: Pid,
+    pub(super) id: u64,
+    pub(super) endpoint: String,
+}
+
+impl Drop for SimSession {
+    fn drop(&mut self) {
+        let (pid, id) = (self.pid, self.id);
+        // What a dropped session was at goes on, until the server notices; a CLONE does not notice.
+        self.life.world().change(|state| {
+            if let Some(server) = state.servers.get_mut(&pid)
+                && server.cloning.as_ref().is_none_or(|cloning| cloning.session != id)
+            {
+                server.sessions.remove(&id);
+            }
+        });
+    }
+}
+
+/// What the server says.
+pub(super) fn refused<T>(what: &'static str, number: u16, message: &str) -> Result<T, MysqlError> {
+    Err(MysqlError::Server { what, number, message: message.to_owned() })
+}
+
+impl SimSession {
+    fn gone(&self) -> MysqlError {
+        let why = "the connection is broken".to_owned();
+        MysqlError::Connection { endpoint: self.endpoint.clone(), why }
+    }
+
+    fn late(&self, what: &'static str, deadline: Duration) -> MysqlError {
+        MysqlError::Deadline { endpoint: self.endpoint.clone(), what, seconds: deadline.as_secs_f64() }
+    }
+
+    /// Returns when the server answers.
+    async fn answers(&self, what: &'static str, deadline: Duration) -> Result<(), MysqlError> {
+        let until = Instant::now() + deadline;
+        loop {
+            let paused = self.life.world().look(|state| {
+                let server = state.servers.get(&self.pid)?;
+                server.sessions.contains_key(&self.id).then_some(server.paused)
+            });
+            match paused {
+                None => return Err(self.gone()),
+                Some(false) => return Ok(()),
+                Some(true) if Instant::now() >= until => return Err(self.late(what, deadline)),
+                Some(true) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    async fn change<T>(
+        &mut self,
+        what: &'static str,
+        effect: impl FnOnce(&mut State, Pid) -> Result<T, MysqlError>,
+    ) -> Result<T, MysqlError> {
+        self.life.moment().await;
+        self.life.pause(&STATEMENT).await;
+        self.life.moment().await;
+        self.answers(what, DEADLINE).await?;
+        let (pid, gone) = (self.pid, self.gone());
+        let answer = self.life.world().change(|state| match state.servers.contains_key(&pid) {
+            true => effect(state, pid),
+            false => Err(gone),
+        });
+        self.life.moment().await;
+        answer
+    }
+
+    /// A change of the server alone, which is told.
+    async fn set(
+        &mut self,
+        what: &'static str,
+        effect: impl FnOnce(&mut Server, &mut Data) -> Result<(), MysqlError>,
+    ) -> Result<(), MysqlError> {
+        self.change(what, |state, pid| {
+            let (server, data) = state.server_and_data(pid);
+            let told = format!("{}: {} is told: {what}", server.host, server.instance);
+            let answer = effect(server, data);
+            state.note(match &answer {
+                Ok(()) => told,
+                Err(error) => format!("{told} ({error})"),
+            });
+            answer
+        })
+        .await
+    }
+
+    async fn look<T>(
+        &mut self,
+        what: &'static str,
+        look: impl FnOnce(&State, &Server) -> T,
+    ) -> Result<T, MysqlError> {
+        self.life.moment().await;
+        self.life.pause(&STATEMENT).await;
+        self.life.moment().await;
+        self.answers(what, DEADLINE).await?;
+        let found = self.life.world().look(|state| state.servers.get(&self.pid).map(|s| look(state, s)));
+        found.ok_or_else(|| self.gone())
+    }
+
+    async fn await_off(
+        &mut self,
+        what: &'static str,
+        thread: impl Fn(&Server) -> ThreadState,
+        deadline: Duration,
+    ) -> Result<(), MysqlError> {
+        let until = Instant::now() + deadline;
+        while self.look(what, |_, server| thread(server)).await? != ThreadState::Off {
+            if Instant::now() >= until {
+                return Err(MysqlError::Answer { what, why: "it is still ON".to_owned() });
+            }
+            tokio::time::sleep(STEP).await;
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn server_and_data(&mut self, pid: Pid) -> (&mut Server, &mut Data) {
+        let server = self.servers.get_mut(&pid).expect("it was just looked up");
+        let data = self.data.get_mut(&server.data).expect("data never go away");
+        (server, data)
+    }
+}
+
+/// A replication thread must be off for this.
+fn off(what: &'static str, thread: ThreadState, number: u16) -> Result<(), MysqlError> {
+    match thread {
+        ThreadState::Off => Ok(()),
+        _ => refused(what, number, "a replication thread runs"),
+    }
+}
+
+#[async_trait]
+impl Session for SimSession {
+    async fn observe(&mut self) -> Result<ServerSeen, MysqlError> {
+        self.look("the observation", State::server_seen).await
+    }
+
+    async fn observe_source(&mut self, account: &str) -> Result<SourceSeen, MysqlError> {
+        self.look("the look at the source", |state, server| state.source_seen(server, account)).await
+    }
+
+    async fn variables(&mut self, names: &[&str]) -> Result<Variables, MysqlError> {
+        self.look("the variables", |_, server| {
+            let asked = names.iter().filter_map(|name| server.variables.get_key_value(*name));
+            asked.map(|(name, value)| (name.clone(), value.clone())).collect()
+        })
+        .await
+    }
+
+    async fn set_variable(&mut self, name: &str, value: Option<&str>) -> Result<(), MysqlError> {
+        const WHAT: &str = "the change of a variable";
+        let (name, value) = (name.to_owned(), value.map(str::to_owned));
+        self.set(WHAT, |server, _| {
+            if STATIC.contains(&name.as_str()) {
+                return refused(WHAT, 1238, "it is a read only variable");
+            }
+            match value {
+                Some(value) => drop(server.variables.insert(name, value)),
+                None => drop(server.variables.remove(&name)),
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn set_offline_mode(&mut self, on: bool) -> Result<(), MysqlError> {
+        let what = if on { "offline_mode=ON" } else { "offline_mode=OFF" };
+        self.set(what, |server, _| {
+            server.offline_mode = on;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn set_super_read_only(&mut self, on: bool, _deadline: Duration) -> Result<(), MysqlError> {
+        let what = if on { "super_read_only=ON" } else { "super_read_only=OFF" };
+        self.set(what, |server, _| {
+            server.super_read_only = on;
+            server.read_only |= on;
+            server.by_hand &= !on;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn set_read_only(&mut self, on: bool) -> Result<(), MysqlError> {
+        let what = if on { "read_only=ON" } else { "read_only=OFF" };
+        self.set(what, |server, _| {
+            server.read_only = on;
+            server.super_read_only &= on;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn marker(&mut self) -> Result<(), MysqlError> {
+        const WHAT: &str = "the marker";
+        self.set(WHAT, |server, data| {
+            if server.super_read_only {
+                return refused(WHAT, 1290, "the server is super_read_only");
+            }
+            data.commit();
+            Ok(())
+        })
+        .await
+    }
+
+    async fn set_semi_sync_source(&mut self, acks: Option<u32>) -> Result<(), MysqlError> {
+        self.set("semi-sync towards replicas", |server, _| {
+            server.semi_sync_source = acks.is_some();
+            Ok(())
+        })
+        .await
+    }
+
+    async fn set_semi_sync_replica(&mut self, on: bool) -> Result<(), MysqlError> {
+        self.set("semi-sync towards the source", |server, _| {
+            server.semi_sync_replica = on;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn change_source(&mut self, source: &SourceSpec) -> Result<(), MysqlError> {
+        const WHAT: &str = "CHANGE REPLICATION SOURCE";
+        let channel = Channel {
+            host: source.host.clone(),
+            port: source.port,
+            user: source.user.clone(),
+            password: source.password.clone(),
+            retrieved: GtidSet::new(),
+            source_uuid: None,
+        };
+        self.change(WHAT, |state, pid| {
+            let server = &state.servers[&pid];
+            off(WHAT, server.receiver.state, 3021)?;
+            off(WHAT, server.applier.state, 1192)?;
+            state.judge_relay_logs(pid, WHAT);
+            let (server, data) = state.server_and_data(pid);
+            let told = format!(
+                "{}: {} is to follow {}:{}",
+                server.host, server.instance, channel.host, channel.port
+            );
+            (server.receiver.error, server.applier.error) = (None, None);
+            data.channel = Some(channel);
+            state.note(told);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn repoint(&mut self, host: &str, port: u16) -> Result<(), MysqlError> {
+        const WHAT: &str = "the change of the source's address";
+        let host = host.to_owned();
+        self.set(WHAT, |server, data| {
+            off(WHAT, server.receiver.state, 3021)?;
+            if server.applier.state != ThreadState::On {
+                return Err(MysqlError::Answer { what: WHAT, why: "the applier is not ON".to_owned() });
+            }
+            let Some(channel) = &mut data.channel else { return refused(WHAT, 1617, "no channel") };
+            (channel.host, channel.port, channel.source_uuid) = (host, port, None);
+            server.receiver.error = None;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn start_receiver(&mut self) -> Result<(), MysqlError> {
+        const WHAT: &str = "the receiver's start";
+        self.set(WHAT, |server, data| {
+            if data.channel.is_none() {
+                return refused(WHAT, 1200, "the server is not configured as replica");
+            }
+            if server.receiver.state == ThreadState::Off {
+                server.receiver.state = ThreadState::Connecting;
+                server.receiver.error = None;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn stop_receiver(&mut self, deadline: Duration) -> Result<(), MysqlError> {
+        const WHAT: &str = "the receiver's stop";
+        // One that is connecting takes 2 s.
+        let connecting =
+            self.look(WHAT, |_, server| server.receiver.state == ThreadState::Connecting).await?;
+        if connecting {
+            self.life.pause(&(1_000_000..2_000_000)).await;
+        }
+        self.set(WHAT, |server, _| {
+            server.receiver.state = ThreadState::Off;
+            server.source = None;
+            Ok(())
+        })
+        .await?;
+        self.await_off(WHAT, |server| server.receiver.state, deadline).await
+    }
+
+    async fn start_applier(&mut self) -> Result<(), MysqlError> {
+        const WHAT: &str = "the applier's start";
+        self.set(WHAT, |server, data| {
+            if data.channel.is_none() {
+                return refused(WHAT, 1200, "the server is not configured as replica");
+            }
+            server.applier.state = ThreadState::On;
+            server.applier.error = None;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn stop_applier(&mut self, deadline: Duration) -> Result<(), MysqlError> {
+        const WHAT: &str = "the applier's stop";
+        self.set(WHAT, |server, _| {
+            server.applier.state = ThreadState::Off;
+            Ok(())
+        })
+        .await?;
+        self.await_off(WHAT, |server| server.applier.state, deadline).await
+    }
+
+    async fn forget_source(&mut self) -> Result<(), MysqlError> {
+        const WHAT: &str = "RESET REPLICA ALL";
+        self.change(WHAT, |state, pid| {
+            let server = &state.servers[&pid];
+            off(WHAT, server.receiver.state, 3081)?;
+            off(WHAT, server.applier.state, 3081)?;
+            state.judge_relay_logs(pid, WHAT);
+            let (server, data) = state.server_and_data(pid);
+            let told = format!("{}: {} forgets its source", server.host, server.instance);
+            (server.receiver.error, server.applier.error) = (None, None);
+            data.channel = None;
+            state.note(told);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn accounts(&mut self) -> Result<Vec<AccountSeen>, MysqlError> {
+        self.look("the accounts", |state, server| {
+            let accounts = &state.data[&server.data].accounts;
+            let seen = accounts.iter().map(|((user, host), kept)| AccountSeen {
+                user: user.clone(),
+                host: host.clone(),
+                locked: kept.locked,
+            });
+            seen.collect()
+        })
+        .await
+    }
+
+    async fn ensure_account(&mut self, account: &Account) -> Result<(), MysqlError> {
+        const WHAT: &str = "an account";
+        let who = (account.user.clone(), account.host.to_owned());
+        let locked = false;
+        let kept = AccountKept { password: account.password.expose().to_owned(), locked };
+        debug_assert!(account.kind != AccountKind::Agent || account.host == "localhost");
+        self.set(WHAT, |server, data| {
+            if server.super_read_only {
+                return refused(WHAT, 1290, "the server is super_read_only");
+            }
+            let locked = data.accounts.get(&who).is_some_and(|before| before.locked);
+            data.accounts.insert(who, AccountKept { locked, ..kept });
+            Ok(())
+        })
+        .await
+    }
+
+    async fn tables_that_clone_empties(&mut self) -> Result<Vec<String>, MysqlError> {
+        self.look("the engines of all tables", |_, _| Vec::new()).await
+    }
+
+    async fn set_clone_donors(&mut self, donors: &str) -> Result<(), MysqlError> {
+        let donors = donors.to_owned();
+        self.set("the donors", |server, _| {
+            server.donors = donors;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn clone_from(&mut self, donor: &SourceSpec) -> Result<(), MysqlError> {
+        let id = self.id;
+        self.change("CLONE", |state, pid| state.clone_begins(pid, id, donor)).await?;
+        loop {
+            self.life.pause(&(20_000..40_000)).await;
+            self.life.moment().await;
+            let ended = self.life.world().look(|state| match state.servers.get(&self.pid) {
+                // It has ended with the server, or the connection has broken: the server's agent looks.
+                None => Some(None),
+                Some(server) if server.cloning.is_none() => {
+                    Some(state.data[&server.data].cloned.error.clone())
+                }
+                Some(_) => None,
+            });
+            match ended {
+                Some(None) => return Ok(()),
+                Some(Some((number, message))) => return refused("CLONE", number as u16, &message),
+                None => {}
+            }
+        }
+    }
+
+    async fn clone_progress(&mut self) -> Result<CloneSeen, MysqlError> {
+        self.look("the CLONE's progress", |state, server| state.data[&server.data].cloned.clone()).await
+    }
+
+    async fn end_own_sessions(&mut self) -> Result<u32, MysqlError> {
+        let own = self.id;
+        self.change("the end of own sessions", |state, pid| {
+            let server = &state.servers[&pid];
+            let user = server.sessions.get(&own).map(|login| login.user.clone());
+            let others = server
+                .sessions
+                .iter()
+                .filter(|(id, login)| **id != own && Some(&login.user) == user.as_ref());
+            let ended: Vec<u64> = others.map(|(id, _)| *id).collect();
+            for id in &ended {
+                state.end_session(pid, *id);
+            }
+            Ok(ended.len() as u32)
+        })
+        .await
+    }
+
+    async fn end_client_sessions(&mut self) -> Result<u32, MysqlError> {
+        self.look("the end of client sessions", |_, _| 0).await
+    }
+
+    async fn inject_empty(&mut self, gtids: &GtidSet) -> Result<(), MysqlError> {
+        let gtids = gtids.clone();
+        self.set("empty transactions", |_, data| {
+            data.executed = data.executed.union(&gtids);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn harmless(&mut self, gtids: &GtidSet) -> Result<GtidSet, MysqlError> {
+        let gtids = gtids.clone();
+        self.look("the binary log", move |state, server| {
+            gtids.minus(&gtids.minus(&state.data[&server.data].harmless))
+        })
+        .await
+    }
+
+    async fn error_log(&mut self, _lines: usize) -> Result<Vec<String>, MysqlError> {
+        self.look("the error log", |_, _| Vec::new()).await
+    }
+
+    async fn wait_executed(&mut self, gtids: &GtidSet, deadline: Duration) -> Result<bool, MysqlError> {
+        let until = Instant::now() + deadline;
+        loop {
+            let there = |state: &State, server: &Server| state.data[&server.data].executed.contains(gtids);
+            if self.look("the wait for transactions", there).await? {
+                return Ok(true);
+            }
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+            tokio::time::sleep(STEP).await;
+        }
+    }
+}
