@@ -17,7 +17,7 @@ use schemadock_schema::{HostName, InstanceName, Timestamp};
 
 use super::life::Life;
 use super::mysqld::data::Data;
-use super::world::{DataId, State};
+use super::world::{DataId, State, World};
 
 /// What a data directory takes, in bytes.
 const BYTES: u64 = 100 << 20;
@@ -61,7 +61,7 @@ impl Home {
 
     /// Bytes of disk.
     fn bytes(&self) -> u64 {
-        self.data.map_or(0, |_| BYTES)
+        4096 + self.data.map_or(0, |_| BYTES)
     }
 }
 
@@ -127,6 +127,32 @@ pub(super) fn template_at(mount: &Path) -> Option<String> {
 
 fn io(what: &'static str, path: impl std::fmt::Display, kind: std::io::ErrorKind) -> DiskError {
     DiskError::Io { what, path: path.to_string(), source: kind.into() }
+}
+
+impl World {
+    /// What `mysqld --initialize-insecure` leaves in a directory that is mounted.
+    pub fn initialise(&self, host: &HostName, mount: &Path) {
+        self.change(|state| {
+            if let Some(key) = template_at(mount) {
+                state.host(host).rooms.unfinished.insert(key, true);
+            }
+        });
+    }
+
+    /// Changes the identity of an instance's data, and whether they are complete.
+    pub fn change_data(
+        &self,
+        host: &HostName,
+        instance: &InstanceName,
+        change: impl FnOnce(&mut Option<String>, &mut bool),
+    ) {
+        self.change(|state| {
+            let home = state.hosts[host].rooms.homes.get(instance);
+            if let Some(data) = home.and_then(|home| home.data).and_then(|id| state.data.get_mut(&id)) {
+                change(&mut data.uuid, &mut data.complete);
+            }
+        });
+    }
 }
 
 impl State {
