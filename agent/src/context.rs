@@ -13,8 +13,8 @@ use schemadock_schema::keys::Keys;
 use schemadock_schema::known::{Known, WhyUnknown};
 use schemadock_schema::proposal::{Guard, Proposal, Write};
 use schemadock_store::mirror::Mirror;
-use schemadock_store::{Committed, Store, StoreError};
-use tokio::sync::{Semaphore, watch};
+use schemadock_store::{Committed, Store, StoreError, watch};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;

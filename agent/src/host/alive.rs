@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use schemadock_schema::proposal::{Guard, Proposal, Write};
 use schemadock_store::lease::KeptLease;
-use schemadock_store::{Committed, StoreError};
+use schemadock_store::{Committed, StoreError, watch};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
 use crate::context::Context;
 

@@ -23,9 +23,9 @@ use schemadock_schema::keys::Keys;
 use schemadock_schema::known::{Known, WhyUnknown};
 use schemadock_schema::size::{Resources, offered_memory};
 use schemadock_schema::{InstanceName, Timestamp};
-use schemadock_store::Store;
 use schemadock_store::mirror::{Gate, Mirror};
-use tokio::sync::{Semaphore, watch};
+use schemadock_store::{Store, watch};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 

@@ -27,7 +27,8 @@ use schemadock_schema::InstanceName;
 use schemadock_schema::known::{Known, WhyUnknown};
 use schemadock_schema::secrets::{AGENT_USER, Secrets};
 use schemadock_schema::status::{SeedReport, Status, WaitKind};
-use tokio::sync::{Notify, watch};
+use schemadock_store::watch;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, StepError};

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemadock_schema::event::EVENT_SECONDS;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, watch};
 
 /// A lease that is kept alive, and replaced when it is lost: what `P/alive/<host>` lives by.
 ///

@@ -4,6 +4,7 @@
 //! * [`Mirror`](mirror::Mirror): keeps a chosen part of the store at hand, by watch, and relists by itself. It
 //!   believes only the store that its [`Gate`](mirror::Gate) knows.
 //! * [`KeptLease`](lease::KeptLease), [`HourlyLease`](lease::HourlyLease): a life to be seen, and events that go away.
+//! * [`watch`]: values that others watch, in an order that a seed can replay.
 //! * [`Delays`](backoff::Delays): how long to wait before trying again, everywhere in the project.
 //!
 //! There is one way to write: [`Store::commit`]. Linearizable reads are a method of their own.
@@ -14,6 +15,7 @@ pub mod backoff;
 pub mod etcd;
 pub mod lease;
 pub mod mirror;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

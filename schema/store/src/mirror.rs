@@ -21,10 +21,9 @@ use std::sync::Arc;
 use schemadock_schema::keys::Keys;
 use schemadock_schema::known::{Known, WhyUnknown};
 use schemadock_schema::status::StoreReport;
-use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{Entry, Selector, Store};
+use crate::{Entry, Selector, Store, watch};
 use follower::Follower;
 pub use gate::Gate;
 

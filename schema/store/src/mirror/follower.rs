@@ -7,12 +7,12 @@ use std::time::Duration;
 use futures::stream::{BoxStream, FuturesUnordered, SelectAll, StreamExt as _, TryStreamExt as _};
 use futures::{FutureExt as _, TryFutureExt as _};
 use schemadock_schema::status::{StoreReport, StoreState};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{Gate, View};
 use crate::backoff::Delays;
-use crate::{Change, Selector, Snapshot, Store, StoreError};
+use crate::{Change, Selector, Snapshot, Store, StoreError, watch};
 
 /// The first delay after a failure; enough for an etcd that merely restarts its connection.
 const FIRST_DELAY: Duration = Duration::from_millis(50);
