@@ -96,6 +96,30 @@ fn three_instances_converge_whatever_the_order_of_their_documents() {
     }
 }
 
+/// Without this no failure could be looked into.
+#[test]
+fn one_seed_is_one_run() {
+    let trace = |seed| {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let fleet = Fleet::start(seed, 3).await;
+            fleet.begin_clients();
+            apply(&fleet).await;
+            happen(&fleet, &documents(3), 10).await;
+            fleet.world.trace()
+        })
+    };
+    for seed in 0..3 {
+        let (first, second) = (trace(seed), trace(seed));
+        let differ = first.iter().zip(&second).position(|(one, other)| one != other);
+        let from = differ.map(|at| (&first[at..][..1], &second[at..][..1]));
+        assert_eq!(from, None, "line {differ:?}");
+        assert_eq!(first.len(), second.len());
+        assert_ne!(first, trace(seed + 1));
+    }
+}
+
 #[test]
 fn a_fleet_mends_itself_after_whatever_happens() {
     watch_for_panics();

@@ -26,7 +26,7 @@ use schemadock_agent_plan::observed::{ContainerSeen, ContainerState, DaemonSeen,
 use schemadock_schema::known::Known;
 use schemadock_schema::size::Resources;
 use schemadock_schema::{HostName, InstanceName};
-use tokio::sync::watch;
+use schemadock_store::watch;
 
 use super::disk::{instance_at, template_at};
 use super::life::Life;
@@ -36,6 +36,8 @@ use super::world::{Happening, Pid, State};
 pub(super) const VERSION: &str = "9.7.4";
 /// A variable that the simulated server does not know.
 pub const UNKNOWN_VARIABLE: &str = "no_such_variable";
+/// A variable that passes `--validate-config`, and with which no server comes up.
+pub const START_FAILS: &str = "innodb_log_group_home_dir";
 /// Plain calls, in microseconds.
 const SHORT: Range<u64> = 500..5_000;
 /// Calls that make or end something.
@@ -413,6 +415,20 @@ impl State {
             daemon.stir();
             self.note(format!("{host}: container {id} is removed"));
         }
+    }
+
+    /// Docker says that a container has ended, and its server runs on (a shim that died).
+    pub(super) fn lose_container(&mut self, host: &HostName, id: &str) {
+        let Some(pid) = self.pid_of(host, id) else { return };
+        if let Some(server) = self.servers.get_mut(&pid) {
+            server.container.clear();
+        }
+        let daemon = &mut self.host(host).daemon;
+        if let Some(container) = daemon.containers.get_mut(id) {
+            container.state = ContainerState::Exited { code: 0, out_of_memory: false };
+        }
+        daemon.stir();
+        self.note(format!("{host}: Docker has lost the server of container {id}"));
     }
 
     pub(super) fn errand_done(&mut self, host: &HostName, number: u64) {

@@ -94,6 +94,19 @@ impl SimDisk {
         self.life.call(micros, |state| effect(state, self.life.host())).await
     }
 
+    /// The same for what takes room.
+    async fn write<T>(
+        &self,
+        micros: std::ops::Range<u64>,
+        effect: impl FnOnce(&mut State, &HostName) -> Result<T, DiskError>,
+    ) -> Result<T, DiskError> {
+        self.call(micros, |state, host| match state.hosts[host].full {
+            true => Err(DiskError::Full { path: "/sim".to_owned() }),
+            false => effect(state, host),
+        })
+        .await
+    }
+
     async fn ask<T>(&self, look: impl FnOnce(&State, &Rooms) -> T) -> T {
         let host = self.life.host();
         self.life.ask(SMALL, |state| look(state, &state.hosts[host].rooms)).await
@@ -190,12 +203,12 @@ impl Disk for SimDisk {
     }
 
     async fn write_record(&self, instance: &InstanceName, record: &Record) -> Result<(), DiskError> {
-        self.call(SMALL, |state, host| {
+        self.write(SMALL, |state, host| {
             state.judge_record(host, instance, record);
             state.host(host).rooms.homes.entry(instance.clone()).or_default().record = Some(record.clone());
+            Ok(())
         })
-        .await;
-        Ok(())
+        .await
     }
 
     async fn data(&self, instance: &InstanceName) -> Known<DataSeen> {
@@ -242,7 +255,7 @@ impl Disk for SimDisk {
         file: InstanceFile,
         text: Option<&str>,
     ) -> Result<(), DiskError> {
-        self.call(SMALL, |state, host| {
+        let effect = |state: &mut State, host: &HostName| {
             let homes = &mut state.host(host).rooms.homes;
             match text {
                 Some(text) => {
@@ -253,9 +266,12 @@ impl Disk for SimDisk {
                     homes.get_mut(instance).and_then(|home| home.files.remove(name_of(file)));
                 }
             }
-        })
-        .await;
-        Ok(())
+            Ok(())
+        };
+        match text {
+            Some(_) => self.write(SMALL, effect).await,
+            None => self.call(SMALL, effect).await,
+        }
     }
 
     async fn template(&self, key: &str) -> Result<Option<String>, DiskError> {
@@ -271,7 +287,7 @@ impl Disk for SimDisk {
     }
 
     async fn finish_template(&self, key: &str, version: &str) -> Result<(), DiskError> {
-        self.call(COPY, |state, host| {
+        self.write(COPY, |state, host| {
             let rooms = &mut state.host(host).rooms;
             if rooms.unfinished.get(key) != Some(&true) {
                 let why = "no complete data directory was made there".to_owned();
@@ -286,7 +302,7 @@ impl Disk for SimDisk {
 
     async fn copy_template(&self, key: &str, instance: &InstanceName) -> Result<(), DiskError> {
         const WHAT: &str = "copying the template to";
-        self.call(COPY, |state, host| {
+        self.write(COPY, |state, host| {
             let rooms = &state.hosts[host].rooms;
             if let Some((_, data)) = state.data_at(rooms, instance) {
                 let untouched = data.complete && data.uuid.is_none();
@@ -310,7 +326,7 @@ impl Disk for SimDisk {
         now: Timestamp,
         why: RetiredWhy,
     ) -> Result<(), DiskError> {
-        self.call(SMALL, |state, host| {
+        self.write(SMALL, |state, host| {
             state.judge_retiring(host, instance);
             let rooms = &mut state.host(host).rooms;
             let missing = || io("moving", instance, std::io::ErrorKind::NotFound);
@@ -411,8 +427,11 @@ impl Disk for SimDisk {
     }
 
     async fn write_cache(&self, cache: &BTreeMap<String, Vec<u8>>) -> Result<(), DiskError> {
-        self.call(SMALL, |state, host| state.host(host).rooms.cache.clone_from(cache)).await;
-        Ok(())
+        self.write(SMALL, |state, host| {
+            state.host(host).rooms.cache.clone_from(cache);
+            Ok(())
+        })
+        .await
     }
 
     async fn agent(&self) -> Result<AgentRecord, DiskError> {
@@ -425,7 +444,10 @@ impl Disk for SimDisk {
     }
 
     async fn write_agent(&self, record: &AgentRecord) -> Result<(), DiskError> {
-        self.call(SMALL, |state, host| state.host(host).rooms.agent = Some(record.clone())).await;
-        Ok(())
+        self.write(SMALL, |state, host| {
+            state.host(host).rooms.agent = Some(record.clone());
+            Ok(())
+        })
+        .await
     }
 }

@@ -12,7 +12,7 @@ use schemadock_schema::secrets::AGENT_USER;
 use schemadock_schema::{HostName, InstanceName};
 use serde_json::json;
 
-use super::containers::{DaemonFault, UNKNOWN_VARIABLE};
+use super::containers::{DaemonFault, START_FAILS, UNKNOWN_VARIABLE};
 use super::fleet::{Fleet, PORT, Target, host, host_of, instance};
 use super::world::{Pid, State};
 
@@ -48,9 +48,18 @@ async fn mend(fleet: &Fleet, documents: &[(InstanceName, Target)]) {
         fleet.way(host).delay(Duration::ZERO);
         fleet.way(host).lose_answers(0);
         fleet.world.change(|state| {
-            state.host(host).ends_in = None;
-            state.host(host).daemon.set_fault(DaemonFault::None);
+            let here = state.host(host);
+            (here.ends_in, here.isolated, here.full) = (None, false, false);
+            here.daemon.set_fault(DaemonFault::None);
         });
+    }
+    // One that Docker has lost is left serving until somebody asks for a restart.
+    let lost = fleet.world.look(|state| {
+        let lost = state.servers.values().filter(|server| server.container.is_empty());
+        lost.map(|server| server.instance.clone()).collect::<Vec<_>>()
+    });
+    for name in lost {
+        ask(fleet, RequestKind::Restart, &name).await;
     }
     let all: Vec<_> = documents.iter().map(|(name, target)| (name.clone(), Some(target.clone()))).collect();
     fleet.apply(&all).await;
@@ -71,13 +80,16 @@ async fn strike(fleet: &Fleet, documents: &[(InstanceName, Target)]) {
             world.end_life(&on, "the host boots");
             world.change(|state| state.reboot(&on));
         }
-        30..44 => store(fleet, &on).await,
-        44..49 => docker(fleet, &on),
-        49..63 => world.change(|state| state.hurt_container(&on, &name)),
+        30..41 => store(fleet, &on).await,
+        41..45 => docker(fleet, &on),
+        45..48 => isolate(fleet, &on),
+        48..50 => fill_disk(fleet, &on),
+        50..52 => freeze(fleet, &name),
+        52..63 => world.change(|state| state.hurt_container(&on, &name)),
         63..79 => world.change(|state| state.tamper(&name)),
         79..82 => world.change(State::purge_logs),
         82..85 => world.change(|state| state.lose_data(&name)),
-        85..89 => request(fleet, &on, &name).await,
+        85..89 => request(fleet, &name).await,
         _ => edit(fleet, documents, &name).await,
     }
 }
@@ -143,14 +155,58 @@ fn docker(fleet: &Fleet, on: &HostName) {
     });
 }
 
-async fn request(fleet: &Fleet, on: &HostName, name: &InstanceName) {
+/// The host hears nobody and is heard by nobody, etcd included.
+fn isolate(fleet: &Fleet, on: &HostName) {
+    fleet.world.note(format!("{on}: the host is cut off"));
+    fleet.world.change(|state| state.host(on).isolated = true);
+    fleet.way(on).silence();
+    let on = on.clone();
+    undo_later(fleet, move |fleet| {
+        fleet.world.note(format!("{on}: the host is back"));
+        fleet.world.change(|state| state.host(&on).isolated = false);
+        fleet.way(&on).mend();
+    });
+}
+
+fn fill_disk(fleet: &Fleet, on: &HostName) {
+    fleet.world.note(format!("{on}: the disk is full"));
+    fleet.world.change(|state| state.host(on).full = true);
+    let on = on.clone();
+    undo_later(fleet, move |fleet| {
+        fleet.world.note(format!("{on}: the disk has room again"));
+        fleet.world.change(|state| state.host(&on).full = false);
+    });
+}
+
+/// SIGSTOP, which Docker does not see; then SIGCONT.
+fn freeze(fleet: &Fleet, name: &InstanceName) {
+    let pid = fleet.world.look(|state| state.server_of(name).map(|server| server.pid));
+    let Some(pid) = pid else { return };
+    let name = name.clone();
+    let set = move |fleet: &Fleet, paused: bool| {
+        fleet.world.change(|state| {
+            state.note(format!("mysqld of {name} is stopped by a signal: {paused}"));
+            if let Some(server) = state.servers.get_mut(&pid) {
+                server.paused = paused;
+            }
+        });
+    };
+    set(fleet, true);
+    undo_later(fleet, move |fleet| set(fleet, false));
+}
+
+async fn request(fleet: &Fleet, name: &InstanceName) {
     let kind = if fleet.world.draw(0..2) == 0 { RequestKind::Restart } else { RequestKind::Reseed };
+    ask(fleet, kind, name).await;
+}
+
+async fn ask(fleet: &Fleet, kind: RequestKind, name: &InstanceName) {
     fleet.world.note(format!("a person asks for a {kind} of {name}"));
     let at = fleet.now();
     let not_after = at.saturating_add(Duration::from_secs(600)).unwrap_or(at);
     let id = format!("r{}", fleet.world.draw(0..u64::MAX));
     let request = Request { kind, instance: Some(name.clone()), by: "a person".to_owned(), at, not_after };
-    fleet.write(vec![Write::document(fleet.keys.request(on, &id), &request)]).await;
+    fleet.write(vec![Write::document(fleet.keys.request(&host_of(name), &id), &request)]).await;
 }
 
 async fn edit(fleet: &Fleet, documents: &[(InstanceName, Target)], name: &InstanceName) {
@@ -159,7 +215,8 @@ async fn edit(fleet: &Fleet, documents: &[(InstanceName, Target)], name: &Instan
     let leads = *name == instance(1);
     match fleet.world.draw(0..10) {
         0 => target["mysql"] = json!({"max_connections": fleet.world.draw(50..500)}),
-        1 => target["mysql"] = json!({UNKNOWN_VARIABLE: 1}),
+        1 if fleet.world.draw(0..2) == 0 => target["mysql"] = json!({UNKNOWN_VARIABLE: 1}),
+        1 => target["mysql"] = json!({START_FAILS: "/nowhere"}),
         2 => target["size"] = json!("half"),
         3 if !leads => target["port"] = json!(PORT + 1),
         4 if !leads => target["disabled"] = json!(true),
@@ -200,7 +257,8 @@ impl State {
 
     fn hurt_container(&mut self, host: &HostName, name: &InstanceName) {
         let Some(id) = self.container_of(host, name) else { return };
-        match self.dice(4) {
+        match self.dice(5) {
+            4 => self.lose_container(host, &id),
             0 => {
                 self.note(format!("a person removes the container of {name}"));
                 self.remove_container(host, &id);

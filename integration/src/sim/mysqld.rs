@@ -77,7 +77,7 @@ impl Mysqld for SimMysqld {
                     let why = "connection refused".to_owned();
                     return Err(MysqlError::Connection { endpoint: told.clone(), why });
                 };
-                if server.paused {
+                if server.paused || state.apart(&host, &server.host) {
                     return Ok(None);
                 }
                 let accounts = &state.data[&server.data].accounts;

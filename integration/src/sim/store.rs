@@ -15,8 +15,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use schemadock_schema::proposal::Proposal;
 use schemadock_store::etcd::DEADLINE;
-use schemadock_store::{Change, Committed, Entry, Selector, Snapshot, Store, StoreError};
-use tokio::sync::watch;
+use schemadock_store::{Change, Committed, Entry, Selector, Snapshot, Store, StoreError, watch};
 use tokio::time::Instant;
 
 use data::Data;
@@ -252,10 +251,17 @@ impl SimStore {
     /// Waits until the link lets it through.
     async fn pass(&self, through: impl Fn(Link) -> bool) -> Result<(), StoreError> {
         let mut faults = self.faults.subscribe();
-        let link = faults.wait_for(|faults| faults.link == Link::Cut || through(faults.link)).await;
-        match link.map(|faults| faults.link) {
-            Ok(Link::Cut) | Err(_) => Err(self.unreachable()),
-            Ok(_) => Ok(()),
+        loop {
+            let link = faults.borrow_and_update().link;
+            if link == Link::Cut {
+                return Err(self.unreachable());
+            }
+            if through(link) {
+                return Ok(());
+            }
+            if faults.changed().await.is_err() {
+                return Err(self.unreachable());
+            }
         }
     }
 }
@@ -350,7 +356,7 @@ impl Watch {
     async fn next(&mut self) -> Result<(i64, Vec<Change>), StoreError> {
         let mut silent_since = None;
         loop {
-            self.stirs.mark_unchanged();
+            let _seen = *self.stirs.borrow_and_update();
             let faults = *self.faults.borrow_and_update();
             if faults.connection != self.connection {
                 return Err(self.store.unreachable());

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use schemadock_schema::{HostName, InstanceName};
-use tokio::sync::watch;
+use schemadock_store::watch;
 use tokio::time::Instant;
 
 use super::containers::Daemon;
@@ -68,6 +68,10 @@ pub(super) struct Host {
     pub(super) ended: u64,
     /// At which of its next questions the agent ends.
     pub(super) ends_in: Option<u32>,
+    /// Nothing comes from or goes to other hosts; connections stay.
+    pub(super) isolated: bool,
+    /// There is no room on its disk.
+    pub(super) full: bool,
 }
 
 /// Something that happens by itself.
@@ -123,6 +127,8 @@ impl World {
             life: None,
             ended: 0,
             ends_in: None,
+            isolated: false,
+            full: false,
         };
         self.change(|state| state.hosts.insert(host.clone(), new));
     }
@@ -140,8 +146,7 @@ impl World {
     /// Returns when something has broken a rule.
     pub async fn breaks(&self) {
         let mut broken = self.0.broken.subscribe();
-        // The sender lives as long as this.
-        let _ = broken.wait_for(|broken| *broken).await;
+        while !*broken.borrow_and_update() && broken.changed().await.is_ok() {}
     }
 
     /// Changes whenever the life of an agent has ended.
@@ -316,6 +321,11 @@ impl State {
             Happening::ShutDown(pid) => self.server_ends(pid, 0, "it has shut down"),
             Happening::ErrandDone(host, id) => self.errand_done(&host, id),
         }
+    }
+
+    /// Whether the network is cut between two hosts.
+    pub(super) fn apart(&self, one: &HostName, other: &HostName) -> bool {
+        one != other && (self.hosts[one].isolated || self.hosts[other].isolated)
     }
 
     /// The server that runs in a data directory.

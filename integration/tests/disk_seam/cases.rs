@@ -175,7 +175,8 @@ pub(crate) async fn what_is_set_aside_twice_has_two_names(world: &mut impl World
     disk.copy_template(KEY, &db1()).await.unwrap();
     disk.retire(&db1(), now(), RetiredWhy::Reseed).await.unwrap();
     let all = disk.retired().await.unwrap();
-    let told: Vec<_> = all.iter().map(|one| (one.name.as_str(), one.why, one.server_uuid.as_deref())).collect();
+    let told: Vec<_> =
+        all.iter().map(|one| (one.name.as_str(), one.why, one.server_uuid.as_deref())).collect();
     let first = ("20261121T115300.123Z", RetiredWhy::Replaced, Some(UUID));
     assert_eq!(told, [first, ("20261121T115300.123Z-2", RetiredWhy::Reseed, None)]);
 }

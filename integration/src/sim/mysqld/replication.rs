@@ -35,7 +35,8 @@ impl State {
                     Some(source) => {
                         let there = &self.data[&source.data].executed;
                         let here = executed.union(&channel.retrieved);
-                        arrives = !source.paused && !server.receiver.busy && !here.contains(there);
+                        let silent = source.paused || self.apart(&server.host, &source.host);
+                        arrives = !silent && !server.receiver.busy && !here.contains(there);
                     }
                 }
             }
@@ -81,7 +82,8 @@ impl State {
         let server = &self.servers[&pid];
         let data = &self.data[&server.data];
         let Some(channel) = &data.channel else { return };
-        let source = self.listener(&channel.host, channel.port).filter(|source| !source.paused);
+        let source = self.listener(&channel.host, channel.port);
+        let source = source.filter(|source| !source.paused && !self.apart(&server.host, &source.host));
         let found = match source {
             None => Err((UNREACHABLE, "connection refused".to_owned(), false)),
             Some(source) => {
@@ -127,9 +129,10 @@ impl State {
             return;
         }
         let (own, source) = (server.data, server.source);
-        let Some(source) = source.and_then(|source| self.servers.get(&source)).filter(|s| !s.paused) else {
+        let Some(source) = source.and_then(|source| self.servers.get(&source)) else { return };
+        if source.paused || self.apart(&self.servers[&pid].host, &source.host) {
             return;
-        };
+        }
         let there = self.data[&source.data].executed.clone();
         let Some(data) = self.data.get_mut(&own) else { return };
         let news = there.minus(&data.received());

@@ -37,7 +37,8 @@ impl State {
         let account = (donor.user.clone(), "%".to_owned());
         let found = self.listener(&donor.host, donor.port).filter(|there| {
             let kept = self.data[&there.data].accounts.get(&account);
-            !there.paused && kept.is_some_and(|kept| !kept.locked && kept.password == donor.password.expose())
+            let reached = !there.paused && !self.apart(&server.host, &there.host);
+            reached && kept.is_some_and(|kept| !kept.locked && kept.password == donor.password.expose())
         });
         let Some(from) = found.map(|there| there.pid).filter(|from| *from != pid) else {
             return refused(WHAT, DONOR, "the donor cannot be reached");
@@ -63,7 +64,8 @@ impl State {
         let Some(server) = self.servers.get(&pid) else { return };
         let (id, instance) = (server.data, server.instance.clone());
         let Some(cloning) = &server.cloning else { return };
-        let donor = self.servers.get(&cloning.donor).filter(|donor| donor.up);
+        let donor = self.servers.get(&cloning.donor);
+        let donor = donor.filter(|donor| donor.up && !self.apart(&server.host, &donor.host));
         let Some(donor) = donor.map(|donor| self.data[&donor.data].clone()) else {
             if let Some(server) = self.servers.get_mut(&pid) {
                 server.cloning = None;

@@ -7,7 +7,7 @@ use schemadock_agent_plan::observed::{ChannelSeen, ContainerState, ServerSeen, S
 use schemadock_schema::{HostName, InstanceName};
 use tokio::time::Instant;
 
-use crate::sim::containers::VERSION;
+use crate::sim::containers::{START_FAILS, VERSION};
 use crate::sim::disk::instance_at;
 use crate::sim::world::{DataId, Happening, Pid, State};
 
@@ -154,6 +154,9 @@ impl State {
         let (host, instance, data) = (server.host.clone(), server.instance.clone(), server.data);
         if !self.data[&data].complete {
             return self.server_ends(pid, 1, "[ERROR] [MY-010020] Data Dictionary initialization failed.");
+        }
+        if server.variables.contains_key(START_FAILS) {
+            return self.server_ends(pid, 1, "[ERROR] [MY-012592] Operating system error number 2");
         }
         let taken = self.listener(&server.address, server.port).is_some();
         if taken {

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::data::{AccountKept, Channel, Data};
 use super::server::Server;
+use crate::sim::containers::START_FAILS;
 use crate::sim::life::Life;
 use crate::sim::world::{Pid, State};
 
@@ -24,8 +25,16 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// How often something that is waited for is looked at.
 const STEP: Duration = Duration::from_millis(5);
 /// Variables that only a start can set.
-const STATIC: [&str; 7] =
-    ["port", "bind_address", "datadir", "socket", "log_bin", "innodb_buffer_pool_chunk_size", "report_host"];
+const STATIC: [&str; 8] = [
+    "port",
+    "bind_address",
+    "datadir",
+    "socket",
+    "log_bin",
+    "innodb_buffer_pool_chunk_size",
+    "report_host",
+    START_FAILS,
+];
 
 /// A session of an agent.
 pub(super) struct SimSession {
@@ -68,11 +77,12 @@ impl SimSession {
     async fn answers(&self, what: &'static str, deadline: Duration) -> Result<(), MysqlError> {
         let until = Instant::now() + deadline;
         loop {
-            let paused = self.life.world().look(|state| {
+            let silent = self.life.world().look(|state| {
                 let server = state.servers.get(&self.pid)?;
-                server.sessions.contains_key(&self.id).then_some(server.paused)
+                let silent = server.paused || state.apart(self.life.host(), &server.host);
+                server.sessions.contains_key(&self.id).then_some(silent)
             });
-            match paused {
+            match silent {
                 None => return Err(self.gone()),
                 Some(false) => return Ok(()),
                 Some(true) if Instant::now() >= until => return Err(self.late(what, deadline)),
