@@ -16,8 +16,15 @@ pub(crate) fn seeding(wish: &Wish, seen: &Seen, server: &ServerSeen) -> Option<P
     let DataOrigin::Cloning { donor, .. } = &seen.record.data else {
         return None;
     };
-    if seen.seed == Work::Running {
-        return Some(Plan::wait(WaitKind::Seed, donor, format!("its data come from {donor}")));
+    match &seen.seed {
+        Work::Idle => {}
+        Work::Running => {
+            return Some(Plan::wait(WaitKind::Seed, donor, format!("its data come from {donor}")));
+        }
+        Work::Failed(why) => {
+            let message = format!("the CLONE from {donor} is begun again after a pause: {why}");
+            return Some(Plan::wait(WaitKind::Seed, donor, message));
+        }
     }
     Some(match &seen.clone {
         Known::Unknown(why) => Plan::wait(WaitKind::Seed, donor, format!("how the CLONE ended: {why}")),
@@ -52,7 +59,11 @@ pub(crate) fn seed(wish: &Wish, seen: &Seen, server: &ServerSeen) -> Option<Plan
         let message = format!("{why}; whether another member holds all that it has is not known");
         return Some(Plan::wait(WaitKind::Donor, &wish.instance, message));
     };
-    if !other.gtid_executed.contains(&server.received()) {
+    // What touches no row is no reason to keep data that cannot catch up (L7 b cannot settle it: it cannot attach).
+    let harmless = seen.judged.as_ref().filter(|judged| judged.harmless);
+    let known =
+        harmless.map_or_else(Default::default, |judged| judged.gtids.clone()).union(&other.gtid_executed);
+    if !known.contains(&server.received()) {
         return Some(Plan::refuse(format!(
             "{why}, and it has transactions that no other member is known to have"
         )));

@@ -49,6 +49,8 @@ pub(super) struct Lane {
     /// Steps change files: they are read again.
     files_known: bool,
     repeats: Repeats,
+    /// Between tries of a CLONE.
+    pub(super) seed_delays: Delays,
 }
 
 pub(super) async fn run(instance: Arc<Instance>) {
@@ -64,6 +66,7 @@ pub(super) async fn run(instance: Arc<Instance>) {
         image_of: None,
         files_known: false,
         repeats: Repeats::default(),
+        seed_delays: Delays::new(seed ^ 8, Duration::from_millis(500), Duration::from_secs(20)),
         instance,
     };
     let stop = lane.instance.stop.clone();

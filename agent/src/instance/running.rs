@@ -222,7 +222,12 @@ impl Lane {
         session.set_super_read_only(false, Duration::from_secs(1)).await?;
         session.set_clone_donors(&format!("{address}:{port}")).await?;
         instance.state().seen.seed = Work::Running;
-        instance.tell(wish, "seeding", format!("its data come from {donor} by CLONE"));
+        let again = matches!(&seen.record.data, DataOrigin::Cloning { donor: before, .. } if before == donor);
+        if !again {
+            self.seed_delays.reset();
+            instance.tell(wish, "seeding", format!("its data come from {donor} by CLONE"));
+        }
+        let pause = self.seed_delays.next_delay();
         let spec = SourceSpec {
             host: address.to_owned(),
             port,
@@ -237,7 +242,14 @@ impl Lane {
             };
             drop(session);
             if let Err(error) = &ended {
+                // A donor that refuses would else be asked again at once, without an end.
+                instance.state().seen.seed = Work::Failed(error.to_string());
                 instance.failed("Seed", &StepError::Refused(error.to_string())).await;
+                tokio::select! {
+                    biased;
+                    () = instance.stop.cancelled() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
             }
             instance.state().seen.seed = Work::Idle;
             instance.wake_converge.notify_one();

@@ -251,6 +251,14 @@ fn seeds() {
             })
         ),
         (
+            "one that was away, and a FLUSH was said on it",
+            stale().with(|seen, _| {
+                let flushed = gtids(&server(seen).server_uuid.clone(), 1);
+                server(seen).gtid_executed = gtids(MASTER_UUID, 3).union(&flushed);
+                seen.judged = Some(Judged { gtids: flushed, harmless: true });
+            })
+        ),
+        (
             "one that was away, and no master answers",
             stale().with(|seen, _| {
                 (seen.source, seen.leader) = (unknown(), unknown());
@@ -262,6 +270,14 @@ fn seeds() {
                 let since = schemadock_schema::Timestamp::UNIX_EPOCH;
                 seen.record.data = DataOrigin::Cloning { donor: name(3), since };
                 seen.clone = Known::Absent;
+            })
+        ),
+        (
+            "the CLONE was refused a moment ago",
+            Case::minion().with(|seen, _| {
+                let since = schemadock_schema::Timestamp::UNIX_EPOCH;
+                seen.record.data = DataOrigin::Cloning { donor: name(3), since };
+                seen.seed = Work::Failed("3862 access denied".to_owned());
             })
         ),
         (
