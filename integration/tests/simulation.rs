@@ -12,7 +12,7 @@ use schemadock_integration::sim::fleet::Fleet;
 /// How many seeds are tried by default.
 const SEEDS: u64 = 40;
 /// How long a fleet may take to mend itself.
-const MENDS: Duration = Duration::from_secs(600);
+const MENDS: Duration = Duration::from_secs(180);
 
 thread_local! {
     static PANICKED: Cell<bool> = const { Cell::new(false) };

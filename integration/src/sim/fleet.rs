@@ -255,7 +255,11 @@ impl Fleet {
         let until = Instant::now() + within;
         loop {
             self.unbroken()?;
-            let Some(missing) = self.not_converged() else { return Ok(()) };
+            let Some(missing) = self.not_converged() else {
+                let took = within - until.saturating_duration_since(Instant::now());
+                self.world.note(format!("--- converged after {:.1} s", took.as_secs_f64()));
+                return Ok(());
+            };
             if Instant::now() >= until {
                 return Err(format!("after {within:?}: {missing}"));
             }

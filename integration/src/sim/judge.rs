@@ -2,6 +2,7 @@
 //! as far as one agent a host can break them. The first rule that breaks ends the run.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use schemadock_agent_plan::record::Record;
 use schemadock_schema::gtid::GtidSet;
@@ -9,9 +10,15 @@ use schemadock_schema::keys::Keys;
 use schemadock_schema::leadership::{Leadership, LeadershipPhase};
 use schemadock_schema::{ClusterName, HostName, InstanceName};
 
+use tokio::time::Instant;
+
 use super::mysqld::server::Server;
 use super::store::SimEtcd;
 use super::world::{DataId, Pid, State};
+
+/// More writes of one host than any change needs, within a time.
+const WRITES: u32 = 150;
+const WINDOW: Duration = Duration::from_secs(10);
 
 /// What the judge remembers.
 #[derive(Default)]
@@ -23,6 +30,8 @@ pub(super) struct Judge {
     terms: BTreeMap<ClusterName, u64>,
     /// The newest term that each data directory has accepted.
     accepted: BTreeMap<(DataId, ClusterName), u64>,
+    /// How often each host has written since when.
+    writes: BTreeMap<HostName, (Instant, u32)>,
     /// Commits that clients were told of.
     pub(super) acknowledged: GtidSet,
 }
@@ -98,6 +107,19 @@ impl State {
                 self.break_rule(format!("the term of {cluster} went back from {before} to {term}"));
             }
             self.judge.records.insert(cluster, (revision, record));
+        }
+    }
+
+    /// Nobody writes to the store in a circle.
+    pub(super) fn judge_write(&mut self, host: &HostName) {
+        let now = Instant::now();
+        let (since, count) = self.judge.writes.entry(host.clone()).or_insert((now, 0));
+        if now.duration_since(*since) > WINDOW {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        if *count > WRITES {
+            self.break_rule(format!("{host} wrote to the store {WRITES} times within {WINDOW:?}"));
         }
     }
 

@@ -136,6 +136,7 @@ impl Store for LifeStore {
                 Err(_) => " (no answer)",
             };
             state.note(format!("{}: writes {}{end}", self.life.host, keys.join(", ")));
+            state.judge_write(&self.life.host);
         });
         committed
     }
