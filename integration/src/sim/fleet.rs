@@ -234,10 +234,14 @@ impl Fleet {
             }
             let lacks = self.world.look(|state| {
                 let server = state.server_of(&name).filter(|server| server.up)?;
+                let drifted = server.variables.get("sync_binlog").is_none_or(|value| value != "1");
+                if server.by_hand || server.offline_mode || drifted {
+                    return None;
+                }
                 Some(state.judge.acknowledged.minus(&state.data[&server.data].executed))
             });
             match lacks {
-                None => return Some(format!("{name} is said to be converged, and does not run")),
+                None => return Some(format!("{name} is said to be converged, and is not")),
                 Some(lacks) if self.clients.is_cancelled() && !lacks.is_empty() => {
                     return Some(format!("{name} lacks {lacks}"));
                 }
