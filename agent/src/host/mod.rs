@@ -85,6 +85,7 @@ struct Loop {
     record: AgentRecord,
     saved: AgentRecord,
     cache: Cache,
+    saved_cache: Cache,
     index: TargetIndex,
     instances: BTreeMap<InstanceName, Running>,
     /// Instances that have a directory here, with the cluster of their record.
@@ -148,6 +149,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), StepError>
     let mut state = Loop {
         saved: record.clone(),
         record,
+        saved_cache: cache.clone(),
         cache,
         index: TargetIndex::default(),
         instances: BTreeMap::new(),
@@ -303,17 +305,18 @@ impl Loop {
             return;
         }
         self.saved_at = Instant::now();
-        let worth = AgentRecord { revision: self.saved.revision, ..self.record.clone() } != self.saved
-            || self.record.revision - self.saved.revision >= 100
-            || at_once;
-        if worth {
+        // The revision, too: one that lags behind makes a store that went back look like ours.
+        if self.record != self.saved {
             match self.ctx.disk.write_agent(&self.record).await {
                 Ok(()) => self.saved = self.record.clone(),
                 Err(error) => tracing::warn!(%error, "the agent's record cannot be written"),
             }
         }
-        if let Err(error) = self.ctx.disk.write_cache(&self.cache).await {
-            tracing::warn!(%error, "the cache cannot be written");
+        if self.cache != self.saved_cache {
+            match self.ctx.disk.write_cache(&self.cache).await {
+                Ok(()) => self.saved_cache.clone_from(&self.cache),
+                Err(error) => tracing::warn!(%error, "the cache cannot be written"),
+            }
         }
     }
 
