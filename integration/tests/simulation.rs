@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use schemadock_integration::sim::faults::{documents, happen};
 use schemadock_integration::sim::fleet::Fleet;
+use schemadock_schema::proposal::Write;
 
 /// How many seeds are tried by default.
 const SEEDS: u64 = 40;
@@ -117,6 +118,70 @@ fn one_seed_is_one_run() {
         assert_eq!(from, None, "line {differ:?}");
         assert_eq!(first.len(), second.len());
         assert_ne!(first, trace(seed + 1));
+    }
+}
+
+/// A store that is blank, another fleet's, or went back: nothing is stopped, opened, moved or deleted on its word.
+#[test]
+fn a_strange_store_moves_nothing() {
+    watch_for_panics();
+    for seed in seeds().into_iter().take(8) {
+        run(seed, async |fleet| {
+            apply(fleet).await;
+            fleet.converge(MENDS).await?;
+            let old = fleet.world.etcd().backup();
+            // So much that agents have seen that what they themselves write to an old store does not make up for it.
+            for n in 0..200 {
+                let other = serde_json::json!({"name": "schemadock09", "n": n});
+                fleet
+                    .write(vec![Write::document(format!("{}schemadock09", fleet.keys.hosts()), &other)])
+                    .await;
+            }
+            fleet.rest(Duration::from_secs(30)).await;
+            let good = fleet.world.etcd().backup();
+            let before = fleet.standing();
+            fleet.declare_strange(true);
+            match fleet.world.draw(0..3) {
+                0 => {
+                    fleet.world.note("the store is blank");
+                    fleet.world.etcd().wipe();
+                }
+                1 => {
+                    fleet.world.note("the store is another fleet's, which has no targets");
+                    fleet.world.etcd().wipe();
+                    let other = serde_json::json!({"id": "other"});
+                    fleet.write(vec![Write::document(fleet.keys.fleet(), &other)]).await;
+                }
+                _ => {
+                    fleet.world.note("the store went back");
+                    fleet.world.etcd().restore(&old);
+                    let all = documents(3).into_iter().map(|(name, _)| (name, None)).collect::<Vec<_>>();
+                    fleet.apply(&all).await;
+                }
+            }
+            fleet.rest(Duration::from_secs(20)).await;
+            if fleet.standing() != before {
+                return Err(format!("{before:?} became {:?}", fleet.standing()));
+            }
+            for host in fleet.hosts() {
+                fleet.world.end_life(host, "a person kills it");
+            }
+            fleet.rest(Duration::from_secs(40)).await;
+            if fleet.standing() != before {
+                return Err(format!("{before:?} became {:?} with new agents", fleet.standing()));
+            }
+            // Who leads may not open again on such a word, and nobody else may.
+            let leader = before.iter().find(|(_, (_, writable))| *writable).map(|(name, _)| name.clone());
+            fleet.kill_server(&leader.ok_or("nobody led")?);
+            fleet.rest(Duration::from_secs(40)).await;
+            if fleet.standing().values().any(|(_, writable)| *writable) {
+                return Err(format!("{:?}: somebody has opened", fleet.standing()));
+            }
+            fleet.world.note("--- the good store is back");
+            fleet.world.etcd().restore(&good);
+            fleet.declare_strange(false);
+            settle(fleet).await
+        });
     }
 }
 

@@ -417,9 +417,14 @@ impl State {
         }
     }
 
-    /// Docker says that a container has ended, and its server runs on (a shim that died).
+    /// Docker says that a container has ended, and its server runs on (a shim that died), on data that are there.
     pub(super) fn lose_container(&mut self, host: &HostName, id: &str) {
         let Some(pid) = self.pid_of(host, id) else { return };
+        let server = &self.servers[&pid];
+        let home = self.hosts[host].rooms.homes.get(&server.instance);
+        if home.and_then(|home| home.data) != Some(server.data) {
+            return;
+        }
         if let Some(server) = self.servers.get_mut(&pid) {
             server.container.clear();
         }

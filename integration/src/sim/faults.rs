@@ -1,7 +1,7 @@
 //! What happens to a fleet, drawn from the seed.
 //!
-//! Data of the instance that leads are never lost, and its last account of the agent stays: both are for a person, and a
-//! run ends with a fleet that has mended itself.
+//! Some things are for a person, and a run ends with a fleet that has mended itself: data of the instance that leads are
+//! never lost, nor those under a server that Docker has lost (it would keep the port), and the agent's account stays.
 
 use std::time::Duration;
 
@@ -353,7 +353,8 @@ impl State {
 
     /// What is not the leader's is made anew.
     fn lose_data(&mut self, name: &InstanceName) {
-        if *name == instance(1) {
+        let lost = self.server_of(name).is_some_and(|server| server.container.is_empty());
+        if *name == instance(1) || lost {
             return;
         }
         let whole = self.dice(2) == 0;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::containers::SimContainers;
 use super::disk::SimDisk;
+use super::judge::FLEET;
 use super::life::{Life, LifeStore};
 use super::mysqld::SimMysqld;
 use super::store::SimStore;
@@ -76,7 +77,7 @@ impl Fleet {
         for (n, name) in (1..).zip(fleet.hosts.iter()) {
             fleet.world.add_host(name, &format!("10.0.0.{n}"));
         }
-        fleet.write(vec![Write::document(fleet.keys.fleet(), &serde_json::json!({"id": "sim"}))]).await;
+        fleet.write(vec![Write::document(fleet.keys.fleet(), &serde_json::json!({"id": FLEET}))]).await;
         tokio::spawn(fleet.clone().revive());
         fleet
     }
@@ -306,6 +307,28 @@ impl Fleet {
                 false => Ok(()),
             }
         })
+    }
+
+    /// Says whether the store is to be taken for another one from now on: then nothing may follow from what it holds.
+    pub fn declare_strange(&self, strange: bool) {
+        self.world.change(|state| state.judge.strange = strange);
+    }
+
+    /// Who runs on which data, and who takes writes.
+    pub fn standing(&self) -> BTreeMap<InstanceName, (u64, bool)> {
+        self.world.look(|state| {
+            let all = state.servers.values().filter(|server| server.up);
+            all.map(|server| (server.instance.clone(), (server.data, server.writable()))).collect()
+        })
+    }
+
+    /// Ends the server of an instance, as a person does.
+    pub fn kill_server(&self, name: &InstanceName) {
+        self.world.change(|state| {
+            if let Some(pid) = state.server_of(name).map(|server| server.pid) {
+                state.server_ends(pid, 137, "a person kills it");
+            }
+        });
     }
 
     /// Lets time pass, unless a rule breaks.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use schemadock_agent_plan::record::Record;
+use schemadock_schema::fleet::Fleet;
 use schemadock_schema::gtid::GtidSet;
 use schemadock_schema::keys::Keys;
 use schemadock_schema::leadership::{Leadership, LeadershipPhase};
@@ -20,6 +21,9 @@ use super::world::{DataId, Pid, State};
 const WRITES: u32 = 150;
 const WINDOW: Duration = Duration::from_secs(10);
 
+/// The id of the fleet.
+pub(super) const FLEET: &str = "sim";
+
 /// What the judge remembers.
 #[derive(Default)]
 pub(super) struct Judge {
@@ -30,6 +34,8 @@ pub(super) struct Judge {
     terms: BTreeMap<ClusterName, u64>,
     /// The newest term that each data directory has accepted.
     accepted: BTreeMap<(DataId, ClusterName), u64>,
+    /// The store is not this fleet's, or went back.
+    pub(super) strange: bool,
     /// How often each host has written since when.
     writes: BTreeMap<HostName, (Instant, u32)>,
     /// Commits that clients were told of.
@@ -89,22 +95,35 @@ impl State {
         })
     }
 
-    /// I3: terms never go back.
+    /// I3: terms never go back, and whoever leads anew leads in a new one. What a store says that is not this fleet's, or
+    /// went back, is not believed; while it is there nobody opens.
     fn read_leaderships(&mut self, etcd: &SimEtcd) {
         let Some(keys) = self.judge.keys.clone() else { return };
+        let fleet =
+            etcd.peek(&keys.fleet()).and_then(|entry| serde_json::from_slice::<Fleet>(&entry.value).ok());
+        let ours = fleet.is_some_and(|fleet| fleet.id == FLEET) && !self.judge.strange;
+        if !ours {
+            return;
+        }
         let clusters: Vec<ClusterName> = self.judge.clusters.values().cloned().collect();
         for cluster in clusters {
             let entry = etcd.peek(&keys.leadership(&cluster));
             let revision = entry.as_ref().map_or(0, |entry| entry.mod_revision);
-            if self.judge.records.get(&cluster).is_some_and(|(known, _)| *known == revision) {
+            let before = self.judge.records.get(&cluster);
+            if before.is_some_and(|(known, _)| *known == revision) {
                 continue;
             }
             let record: Option<Leadership> =
                 entry.and_then(|entry| serde_json::from_slice(&entry.value).ok());
+            let led = |record: Option<&Leadership>| record.and_then(|record| record.lineage.last().cloned());
+            let (old, new) = (before.and_then(|(_, old)| led(old.as_ref())), led(record.as_ref()));
+            let anew = new.is_some() && new != old;
             let term = record.as_ref().map_or(0, |record| record.term);
-            let before = self.judge.terms.insert(cluster.clone(), term).unwrap_or(0);
-            if term < before {
-                self.break_rule(format!("the term of {cluster} went back from {before} to {term}"));
+            let last = self.judge.terms.insert(cluster.clone(), term).unwrap_or(0);
+            if term < last || (anew && term == last) {
+                self.break_rule(format!(
+                    "the term of {cluster} is {term} after {last}, and who leads is {new:?}"
+                ));
             }
             self.judge.records.insert(cluster, (revision, record));
         }
