@@ -337,8 +337,11 @@ impl Lane {
     fn refuse_requests(&mut self, wish: &Wish, reason: &str) {
         let mut state = self.instance.state();
         let mut ids = std::mem::take(&mut state.requests.reseed);
-        if !state.requests.restarting && wish.restart_asked {
-            ids.append(&mut state.requests.restart);
+        if !ids.is_empty() {
+            // What is refused is the reseed; a restart is judged without it.
+            self.instance.wake_converge.notify_one();
+        } else if !state.requests.restarting && wish.restart_asked {
+            ids = std::mem::take(&mut state.requests.restart);
         }
         state.requests.done.extend(ids.into_iter().map(|id| (id, Err(reason.to_owned()))));
     }

@@ -240,6 +240,10 @@ impl Lane {
                 () = instance.stop.cancelled() => return,
                 ended = session.clone_from(&spec) => ended,
             };
+            if ended.is_err() {
+                // Closed again until the next try (L1); where that fails, so does the next try's login.
+                let _ = session.set_super_read_only(true, Duration::from_secs(1)).await;
+            }
             drop(session);
             if let Err(error) = &ended {
                 // A donor that refuses would else be asked again at once, without an end.
