@@ -14,9 +14,9 @@ pub mod doctor;
 pub mod edit;
 pub mod failure;
 pub mod files;
-pub mod fleet;
 #[cfg(test)]
 mod fixture;
+pub mod fleet;
 pub mod follow;
 pub mod get;
 pub mod host;
