@@ -27,6 +27,20 @@ use crate::settings::Settings;
 /// The containers of this host, by instance, as last seen.
 pub type ContainersSeen = Known<BTreeMap<InstanceName, Known<ContainerSeen>>>;
 
+/// Whose the host's name is, as far as the store has said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Nobody has answered yet.
+    NotYet,
+    /// This agent's.
+    Ours,
+    /// Another living agent's: this one waits.
+    Others,
+    /// The store does not answer, and never said that it is another's: the agent goes on from what it remembers, and
+    /// writes nothing.
+    StoreAway,
+}
+
 /// See the module.
 pub struct Context {
     /// The settings.
@@ -53,6 +67,10 @@ pub struct Context {
     pub templates: watch::Sender<BTreeMap<String, TemplateSeen>>,
     /// Places among the servers that start.
     pub start_slots: Arc<Semaphore>,
+    /// Whose this host's name is.
+    pub whose_name: watch::Sender<Whose>,
+    /// The agent's id, by which it holds the host's name.
+    pub agent: String,
     /// Whose containers are ours; none while no fleet is known.
     pub owner: watch::Sender<Option<Owner>>,
     /// Ends everything.
@@ -118,13 +136,24 @@ impl Context {
         Ok(Guard::Created { key: self.keys.fleet(), create_revision })
     }
 
-    /// Commits under the fleet's guard, and waits until the mirror shows it.
+    /// Commits, if the host's name is this agent's: another agent of this name has the host's documents.
     ///
     /// # Errors
-    /// When the store does not answer, or a guard did not hold.
+    /// When the name is not ours, or the store does not answer.
+    pub async fn write(&self, proposal: &Proposal) -> Result<Committed, StepError> {
+        if *self.whose_name.borrow() != Whose::Ours {
+            return Err(StepError::Changed("the host's name"));
+        }
+        Ok(self.store().commit(proposal).await?)
+    }
+
+    /// Commits under the fleet's guard; returns the revision.
+    ///
+    /// # Errors
+    /// When the name is not ours, the store does not answer, or a guard did not hold.
     pub async fn commit(&self, writes: Vec<Write>, mut guards: Vec<Guard>) -> Result<i64, StepError> {
         guards.push(self.fleet_guard()?);
-        match self.store().commit(&Proposal { writes, guards, report: Vec::new() }).await? {
+        match self.write(&Proposal { writes, guards, report: Vec::new() }).await? {
             Committed::Conflict => Err(StepError::Changed("the store")),
             Committed::Written { revision } => Ok(revision),
         }

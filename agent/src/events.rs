@@ -13,10 +13,12 @@ use schemadock_schema::{ClusterName, HostName, InstanceName};
 use schemadock_store::backoff::Delays;
 use schemadock_store::lease::HourlyLease;
 use schemadock_store::mirror::Mirror;
+use schemadock_store::watch;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::context::Whose;
 
 /// How many events wait at most while the store is away; older ones go first.
 const BOUND: usize = 1000;
@@ -46,6 +48,7 @@ impl Events {
         host: HostName,
         clock: Clock,
         seed: u64,
+        whose_name: watch::Receiver<Whose>,
         stop: CancellationToken,
     ) -> Events {
         let lease = HourlyLease::new(mirror.store().clone());
@@ -59,7 +62,7 @@ impl Events {
             lease,
         });
         let delays = Delays::new(seed ^ 4, Duration::from_millis(200), Duration::from_secs(10));
-        tokio::spawn(write(inner.clone(), mirror.clone(), delays, stop));
+        tokio::spawn(write(inner.clone(), mirror.clone(), delays, whose_name, stop));
         Events { inner }
     }
 
@@ -118,7 +121,13 @@ impl Events {
     }
 }
 
-async fn write(inner: Arc<Inner>, mirror: Mirror, mut delays: Delays, stop: CancellationToken) {
+async fn write(
+    inner: Arc<Inner>,
+    mirror: Mirror,
+    mut delays: Delays,
+    whose_name: watch::Receiver<Whose>,
+    stop: CancellationToken,
+) {
     let events = Events { inner: inner.clone() };
     loop {
         let batch: Vec<Event> = {
@@ -133,7 +142,8 @@ async fn write(inner: Arc<Inner>, mirror: Mirror, mut delays: Delays, stop: Canc
             }
         }
         // Only a believed store gets events (the contract's list of what a strange store gets does not have them).
-        let written = match mirror.view().fleet_created {
+        let ours = *whose_name.borrow() == Whose::Ours;
+        let written = match mirror.view().fleet_created.filter(|_| ours) {
             None => false,
             Some(create_revision) => {
                 let mut proposal = Proposal::default();

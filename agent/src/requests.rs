@@ -172,7 +172,7 @@ impl Requests {
         {
             proposal.guards.push(Guard::Created { key: ctx.keys.fleet(), create_revision });
         }
-        if ctx.store().commit(&proposal).await? == Committed::Conflict {
+        if ctx.write(&proposal).await? == Committed::Conflict {
             return Err(StepError::Changed("the store"));
         }
         tracing::info!(request = id, "{}", event.message);
@@ -215,7 +215,7 @@ async fn publish_caches(
         .collect();
     for chunk in writes.chunks(50) {
         let proposal = Proposal { writes: chunk.to_vec(), ..Proposal::default() };
-        ctx.store().commit(&proposal).await?;
+        ctx.write(&proposal).await?;
     }
     Ok(caches.len())
 }

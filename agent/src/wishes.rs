@@ -15,7 +15,7 @@ use schemadock_schema::target::Target;
 use schemadock_schema::{ClusterName, HostName, InstanceName};
 use schemadock_store::Selector;
 
-use crate::facts::Facts;
+use crate::facts::{Doc, Facts};
 
 /// A target of the fleet, read.
 #[derive(Debug, Clone)]
@@ -164,11 +164,12 @@ fn wish(
     read: Option<&ReadTarget>,
 ) -> Wish {
     let keys = facts.keys;
-    let own_status: Option<Status> = status(facts, &defaults.host, name);
+    let own_status: Known<Status> =
+        facts.document(&keys.status(&defaults.host, name)).map(|doc: Doc<Status>| doc.value);
     let cluster = read
         .and_then(|read| read.cluster.clone())
         .or_else(|| remembered.get(name).cloned().flatten())
-        .or_else(|| own_status.as_ref().and_then(|status| status.cluster.clone()));
+        .or_else(|| own_status.present().and_then(|status| status.cluster.clone()));
     let policy = cluster.as_ref().map(|cluster| facts.document::<ClusterPolicy>(&keys.cluster(cluster)));
     let last_policy = cluster.as_ref().and_then(|cluster| index.policies.get(cluster));
     let resolve = |target: &Target| {
@@ -239,7 +240,11 @@ fn wish(
         leader,
         members,
         followers,
-        recorded_uuid: own_status.and_then(|status| status.server_uuid),
+        recorded_uuid: match own_status {
+            Known::Present(status) => status.server_uuid.into(),
+            Known::Absent => Known::Absent,
+            Known::Unknown(why) => Known::Unknown(why),
+        },
         store: facts.view.store.clone(),
         controller: facts.view.get(&keys.controller_leader()).present().is_some(),
         restart_asked: false,

@@ -27,6 +27,7 @@ pub fn data_state(wish: &Wish, seen: &Seen) -> DataState {
         // Data without an identity that nobody here has made are somebody's, too.
         _ => match recorded(wish, seen) {
             Some(recorded) if found.server_uuid.as_deref() == Some(recorded) => DataState::Own,
+            None if wish.recorded_uuid.is_unknown() => DataState::Unknown,
             _ => DataState::Foreign,
         },
     }
@@ -34,7 +35,7 @@ pub fn data_state(wish: &Wish, seen: &Seen) -> DataState {
 
 /// The identity that this instance's data are to have, as its host or else etcd remembers.
 fn recorded<'a>(wish: &'a Wish, seen: &'a Seen) -> Option<&'a str> {
-    seen.record.server_uuid.as_deref().or(wish.recorded_uuid.as_deref())
+    seen.record.server_uuid.as_deref().or(wish.recorded_uuid.present().map(String::as_str))
 }
 
 /// The data directory: made, seeded, set aside, or refused.
@@ -47,6 +48,13 @@ pub(crate) fn data(wish: &Wish, desired: &Desired, seen: &Seen) -> Option<Plan<S
             }
             None => set_aside(seen, &replacing.why),
         });
+    }
+    // A host that has lost its record judges its data by what etcd remembers, and by nothing else.
+    if let (DataOrigin::None, None, Known::Unknown(why)) =
+        (&seen.record.data, &seen.record.server_uuid, &wish.recorded_uuid)
+    {
+        let message = format!("what data this instance had is asked of etcd: {why}");
+        return Some(Plan::wait(WaitKind::Etcd, "status", message));
     }
     let found = match &seen.data {
         Known::Unknown(why) => {

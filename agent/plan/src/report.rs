@@ -90,7 +90,7 @@ pub fn status(
         term: seen.record.accepted.as_ref().map(|accepted| accepted.term),
         received: server.map(|server| server.received()),
         // A host that has lost its record does not take etcd's memory of it away, too.
-        server_uuid: seen.record.server_uuid.clone().or_else(|| wish.recorded_uuid.clone()),
+        server_uuid: seen.record.server_uuid.clone().or_else(|| wish.recorded_uuid.present().cloned()),
         server_id: seen.record.server_id,
         gtid_executed: server.map(|server| server.gtid_executed.clone()),
         source: server.and_then(|server| server.channel.as_ref()).map(|channel| SourceReport {

@@ -32,8 +32,8 @@ pub struct Wish {
     pub members: Vec<Member>,
     /// Server ids of those whose targets make them follow this server, and of all other members.
     pub followers: BTreeSet<u32>,
-    /// The data directory that etcd remembers for this instance.
-    pub recorded_uuid: Option<String>,
+    /// The data directory that etcd remembers for this instance, in its status.
+    pub recorded_uuid: Known<String>,
     /// Whether the store is ours; none while nobody has answered since the agent's start.
     pub store: Option<StoreReport>,
     /// A controller is in office.

@@ -11,6 +11,8 @@ mod alive;
 mod docker;
 mod report;
 
+pub(crate) use alive::agent_of;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -31,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::containers::{Containers, Owner};
-use crate::context::{Context, StepError};
+use crate::context::{Context, StepError, Whose};
 use crate::disk::{AgentRecord, Disk};
 use crate::events::Events;
 use crate::facts::{Cache, Facts, worth_remembering};
@@ -111,7 +113,16 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), StepError>
     let gate = Gate { expected: record.fleet.clone(), revision: record.revision };
     let mirror = Mirror::start(parts.store, keys.clone(), gate, parts.seed);
     let clock = Clock::start(parts.now);
-    let events = Events::start(&mirror, keys.clone(), settings.host.clone(), clock, parts.seed, stop.clone());
+    let whose_name = watch::Sender::new(Whose::NotYet);
+    let events = Events::start(
+        &mirror,
+        keys.clone(),
+        settings.host.clone(),
+        clock,
+        parts.seed,
+        whose_name.subscribe(),
+        stop.clone(),
+    );
     let machine = parts.machine;
     let offered = Resources {
         memory: settings.memory.unwrap_or_else(|| offered_memory(machine.memory)),
@@ -135,6 +146,8 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), StepError>
         seen_containers: watch::Sender::new(Known::Unknown(WhyUnknown::NotYet)),
         templates: watch::Sender::new(BTreeMap::<String, TemplateSeen>::new()),
         start_slots: Arc::new(Semaphore::new((machine.cpus.ceil() as usize).max(1))),
+        whose_name,
+        agent: record.id.clone(),
         owner: watch::Sender::new(None),
         stop: stop.clone(),
         seed: parts.seed,
@@ -160,17 +173,17 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), StepError>
         ctx: ctx.clone(),
     };
     state.adopt_fleet();
-    let alive = alive::start(&ctx, &state.record.id);
+    alive::start(&ctx);
     tokio::spawn(docker::observe(ctx.clone()));
     let mut reporter = report::Reporter::new(&ctx, machine);
     let mut mirror = ctx.mirror.clone();
     let mut containers = ctx.seen_containers.subscribe();
-    let mut name_is_ours = alive.clone();
+    let mut whose_name = ctx.whose_name.subscribe();
     let mut ready = false;
     loop {
-        let may_act = match *name_is_ours.borrow_and_update() {
-            alive::Name::Ours | alive::Name::StoreAway => true,
-            alive::Name::NotYet | alive::Name::Others => false,
+        let may_act = match *whose_name.borrow_and_update() {
+            Whose::Ours | Whose::StoreAway => true,
+            Whose::NotYet | Whose::Others => false,
         };
         state.pass(may_act).await;
         if may_act {
@@ -188,7 +201,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), StepError>
             () = stop.cancelled() => break,
             () = mirror.changed() => {}
             _ = containers.changed() => {}
-            _ = name_is_ours.changed() => {}
+            _ = whose_name.changed() => {}
             () = tokio::time::sleep(TICK) => {}
         }
     }

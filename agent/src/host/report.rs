@@ -57,7 +57,7 @@ impl Reporter {
         }
         let key = ctx.keys.host(&ctx.settings.host);
         let proposal = Proposal { writes: vec![Write::document(key, &host)], ..Proposal::default() };
-        if let Ok(Committed::Written { .. }) = ctx.store().commit(&proposal).await {
+        if let Ok(Committed::Written { .. }) = ctx.write(&proposal).await {
             self.written = Some(host);
         }
     }

@@ -26,7 +26,7 @@ use schemadock_agent_plan::wish::Wish;
 use schemadock_schema::InstanceName;
 use schemadock_schema::known::{Known, WhyUnknown};
 use schemadock_schema::secrets::{AGENT_USER, Secrets};
-use schemadock_schema::status::{SeedReport, Status, WaitKind};
+use schemadock_schema::status::{SeedReport, Status, StoreReport, StoreState, WaitKind};
 use schemadock_store::watch;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -261,6 +261,14 @@ impl Instance {
             return;
         }
         let (_, wish, seen) = self.snapshot();
+        // A status that does not know what etcd remembers of the data would take that memory away.
+        let strange = |store: &StoreReport| matches!(store.state, StoreState::Blank | StoreState::Foreign);
+        if seen.record.server_uuid.is_none()
+            && wish.recorded_uuid.is_unknown()
+            && !wish.store.as_ref().is_some_and(strange)
+        {
+            return;
+        }
         let outcome = self.state().outcome.clone();
         let now = self.ctx.clock.now();
         let previous = self.status.borrow().clone();

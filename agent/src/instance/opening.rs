@@ -5,6 +5,7 @@ use schemadock_schema::fleet::Fleet;
 use schemadock_schema::leadership::{Durability, Handover, Leadership, LeadershipPhase};
 
 use crate::context::{Context, StepError};
+use crate::host::agent_of;
 
 /// See the module. It is used up by opening.
 #[derive(Debug)]
@@ -26,13 +27,19 @@ impl OpeningPermit {
         let record_key = ctx.keys.leadership(cluster);
         let expected_term = wish.grant.record().map_or(0, |record| record.term);
         let handover_key = ctx.keys.handover(cluster, expected_term);
-        let keys = [ctx.keys.fleet(), record_key.clone(), handover_key.clone()];
+        let alive_key = ctx.keys.alive(&ctx.settings.host);
+        let keys = [ctx.keys.fleet(), record_key.clone(), handover_key.clone(), alive_key.clone()];
         let answer = ctx.store().read_linearizable(&keys).await?;
         let fleet: Option<Fleet> =
             answer.get(&ctx.keys.fleet()).and_then(|entry| serde_json::from_slice(&entry.value).ok());
         let believed = ctx.mirror.view().fleet.clone();
         if fleet.as_ref().map(|fleet| &fleet.id) != believed.as_ref() {
             return Err(StepError::Refused("etcd holds another fleet: nothing is opened".to_owned()));
+        }
+        if answer.get(&alive_key).and_then(agent_of).is_some_and(|agent| agent != ctx.agent) {
+            return Err(StepError::Refused(
+                "another agent lives under this host's name: nothing is opened".to_owned(),
+            ));
         }
         let record: Leadership = answer
             .get(&record_key)

@@ -94,7 +94,7 @@ async fn write(instance: &Instance, status: &Status) -> bool {
     {
         proposal.guards.push(Guard::Created { key: ctx.keys.fleet(), create_revision });
     }
-    matches!(ctx.store().commit(&proposal).await, Ok(Committed::Written { .. }))
+    matches!(ctx.write(&proposal).await, Ok(Committed::Written { .. }))
 }
 
 #[cfg(test)]

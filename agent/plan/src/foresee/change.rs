@@ -205,7 +205,7 @@ fn wish(change: &Change<'_>, target: Option<&Target>) -> Wish {
         leader: leader.and_then(|leader| Some((leader.address.clone()?, leader.port))),
         followers: members.iter().filter_map(|member| member.server_id).collect::<BTreeSet<u32>>(),
         members,
-        recorded_uuid: change.status.and_then(|status| status.server_uuid.clone()),
+        recorded_uuid: change.status.and_then(|status| status.server_uuid.clone()).into(),
         store: Some(StoreReport { state: StoreState::Ok, expected: None, found: None }),
         controller: false,
         restart_asked: false,

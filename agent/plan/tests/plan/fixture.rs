@@ -196,7 +196,7 @@ impl Case {
             leader: None,
             members: vec![member(2, Role::Minion), member(3, Role::Minion)],
             followers: BTreeSet::new(),
-            recorded_uuid: None,
+            recorded_uuid: Known::Absent,
             store: Some(StoreReport { state: StoreState::Ok, expected: None, found: None }),
             controller: false,
             restart_asked: false,
@@ -234,14 +234,14 @@ impl Case {
     pub(crate) fn master() -> Case {
         let mut case = Case::new_master().played();
         case.wish.members = vec![serving(2, Role::Minion), serving(3, Role::Minion)];
-        case.wish.recorded_uuid.clone_from(&case.seen.record.server_uuid);
+        case.wish.recorded_uuid = case.seen.record.server_uuid.clone().into();
         case
     }
 
     /// db2 that follows, with nothing left to do.
     pub(crate) fn minion() -> Case {
         let mut case = Case::new_minion().played();
-        case.wish.recorded_uuid.clone_from(&case.seen.record.server_uuid);
+        case.wish.recorded_uuid = case.seen.record.server_uuid.clone().into();
         case
     }
 

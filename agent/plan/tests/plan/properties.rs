@@ -11,7 +11,7 @@ use schemadock_agent_plan::wish::{Wanted, Wish};
 use schemadock_agent_plan::{converge, standing};
 use schemadock_schema::Timestamp;
 use schemadock_schema::gtid::GtidSet;
-use schemadock_schema::known::Known;
+use schemadock_schema::known::{Known, WhyUnknown};
 use schemadock_schema::leadership::LeadershipPhase;
 use schemadock_schema::status::{DataState, Phase, StoreReport, StoreState};
 use schemadock_schema::target::{Role, Target};
@@ -258,7 +258,8 @@ const MUTATIONS: &[Mutation] = &[
             source.own_cluster = false;
         }
     }),
-    ("etcd remembers nothing", |_, wish| wish.recorded_uuid = None),
+    ("etcd remembers nothing", |_, wish| wish.recorded_uuid = Known::Absent),
+    ("etcd is not heard yet", |_, wish| wish.recorded_uuid = Known::Unknown(WhyUnknown::NotYet)),
     ("restart asked", |_, wish| wish.restart_asked = true),
     ("reseed asked", |_, wish| wish.reseed_asked = true),
     ("deleted", |_, wish| wish.wanted = Wanted::Deleted),

@@ -191,7 +191,7 @@ fn data_under_the_leader() {
             "the whole host is new, and etcd remembers nothing",
             Case::master().with(|seen, wish| {
                 *seen = nothing();
-                wish.recorded_uuid = None;
+                wish.recorded_uuid = Known::Absent;
             })
         ),
         (

@@ -198,7 +198,7 @@ impl World {
             source,
             followers: members.iter().filter_map(|member| member.server_id).collect::<BTreeSet<u32>>(),
             members,
-            recorded_uuid: host_n.status.as_ref().and_then(|status| status.server_uuid.clone()),
+            recorded_uuid: host_n.status.as_ref().and_then(|status| status.server_uuid.clone()).into(),
             store: Some(StoreReport { state: StoreState::Ok, expected: None, found: None }),
             controller: false,
             restart_asked: host_n.restart,
