@@ -43,11 +43,9 @@ async fn seeded_by_clone() {
         uuids.push(status.server_uuid.expect("a server_uuid"));
         ids.push(status.server_id.expect("a server_id"));
     }
-    for all in [&mut uuids] {
-        all.sort();
-        all.dedup();
-        assert_eq!(all.len(), 3);
-    }
+    uuids.sort();
+    uuids.dedup();
+    assert_eq!(uuids.len(), 3);
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), 3);

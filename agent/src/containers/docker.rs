@@ -14,7 +14,7 @@ mod port;
 mod shapes;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -30,6 +30,7 @@ use schemadock_agent_plan::observed::{ContainerSeen, ContainerState, DaemonSeen,
 use schemadock_schema::InstanceName;
 use schemadock_schema::known::{Known, WhyUnknown};
 use schemadock_schema::size::Resources;
+use tokio::sync::OnceCell;
 
 use super::{
     ContainerError, ContainerSpec, Containers, Errand, ErrandEnd, LABEL_FLEET, LABEL_HOST, LABEL_INSTANCE,
@@ -52,7 +53,7 @@ pub struct Docker {
     /// Told apart from errands of other lives.
     life: String,
     link: Mutex<Option<Link>>,
-    freedoms: OnceLock<Freedoms>,
+    freedoms: OnceCell<Freedoms>,
 }
 
 /// What is kept between calls.
@@ -71,7 +72,7 @@ impl Docker {
             deadline,
             life: uuid::Uuid::new_v4().to_string(),
             link: Mutex::new(None),
-            freedoms: OnceLock::new(),
+            freedoms: OnceCell::new(),
         }
     }
 

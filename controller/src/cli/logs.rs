@@ -48,7 +48,10 @@ pub async fn run(ctx: &Context, args: Args) -> Result<(), Failure> {
         Err(failure) => return from_agent(store.as_ref(), &ctx.keys, &instance, failure).await,
     };
     log.show(Some(args.lines)).await?;
-    while args.follow {
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
         tokio::time::sleep(PERIOD).await;
         if let Err(failure) = log.show(None).await {
             anstream::eprintln!("{failure}");
@@ -56,7 +59,6 @@ pub async fn run(ctx: &Context, args: Args) -> Result<(), Failure> {
             anstream::eprintln!("connected again");
         }
     }
-    Ok(())
 }
 
 /// A server's log, read up to some line.

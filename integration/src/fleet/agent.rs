@@ -81,9 +81,9 @@ impl Agent {
             agent.set(name, &format!("{value:?}"));
         }
         agent.set("cpus", "2.0");
-        if let Some(proxy) = &agent.docker_proxy {
-            let socket = format!("{:?}", proxy.address);
-            agent.set("docker", &socket);
+        let docker = agent.docker_proxy.as_ref().map(|proxy| proxy.address.clone());
+        if let Some(socket) = docker.or_else(super::daemon::socket) {
+            agent.set("docker", &format!("{socket:?}"));
         }
         if let Ok(scale) = std::env::var("SCHEMADOCK_TIME_SCALE") {
             agent.set("time_scale", &format!("{:?}", scale.parse::<f64>().expect("a factor")));

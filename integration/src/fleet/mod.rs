@@ -10,6 +10,7 @@
 mod agent;
 mod cleaning;
 mod cli;
+mod daemon;
 mod etcd;
 mod place;
 mod proxy;
@@ -20,6 +21,7 @@ mod writer;
 pub use agent::Agent;
 pub use cleaning::docker;
 pub use cli::{Cli, Output};
+pub use daemon::{Daemon, in_own_network};
 pub use etcd::EtcdServer;
 pub use proxy::{Mode, Proxy};
 pub use sql::Sql;

@@ -25,10 +25,16 @@ const ALL: Freedoms = Freedoms { nofile: true, oom: true };
 const NONE: Freedoms = Freedoms { nofile: false, oom: false };
 
 impl Docker {
+    /// Tried out once, whoever asks first; the others wait for it.
     pub(super) async fn freedoms(&self, owner: &Owner, image: &str) -> Result<Freedoms, ContainerError> {
-        if let Some(known) = self.freedoms.get() {
-            return Ok(*known);
+        match self.freedoms.get_or_try_init(|| self.try_all(owner, image)).await {
+            // With this image nothing can be found out: the server's own start will say why.
+            Err(ContainerError::Image { .. }) => Ok(ALL),
+            found => found.copied(),
         }
+    }
+
+    async fn try_all(&self, owner: &Owner, image: &str) -> Result<Freedoms, ContainerError> {
         let (nofile, oom) = futures::future::try_join(
             self.try_out(owner, image, Freedoms { oom: false, ..ALL }),
             self.try_out(owner, image, Freedoms { nofile: false, ..ALL }),
@@ -36,8 +42,8 @@ impl Docker {
         .await?;
         let found = Freedoms { nofile, oom };
         if found == NONE && !self.try_out(owner, image, NONE).await? {
-            // Not even a plain one starts: the server's own start will say why.
-            return Ok(ALL);
+            let why = "not even a container that does nothing starts".to_owned();
+            return Err(ContainerError::Image { image: image.to_owned(), why });
         }
         if found != ALL {
             tracing::info!(
@@ -46,7 +52,7 @@ impl Docker {
                 "the Docker daemon lacks the right to raise limits (CAP_SYS_RESOURCE): servers run with its own"
             );
         }
-        Ok(*self.freedoms.get_or_init(|| found))
+        Ok(found)
     }
 
     /// Whether a container with these starts.

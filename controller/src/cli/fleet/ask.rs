@@ -68,10 +68,9 @@ pub(in crate::cli) async fn ask(
             answers.since = revision;
         }
     }
-    match tokio::time::timeout(timeout, collect(ctx, store, &id, &mut answers)).await {
-        Ok(ended) => ended?,
-        // Whoever is missing shows in the answers.
-        Err(_) => {}
+    // In time or not: whoever is missing shows in the answers.
+    if let Ok(ended) = tokio::time::timeout(timeout, collect(ctx, store, &id, &mut answers)).await {
+        ended?;
     }
     Ok(answers)
 }

@@ -175,7 +175,7 @@ fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {
 impl Remembered {
     /// The names of the hosts, in order.
     pub(super) fn host_names(&self) -> Vec<HostName> {
-        (1..=self.hosts).map(|number| host_name(number)).collect()
+        (1..=self.hosts).map(host_name).collect()
     }
 
     /// Where etcd answers.
