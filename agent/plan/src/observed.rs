@@ -151,6 +151,33 @@ impl ServerSeen {
         self.read_only && self.super_read_only
     }
 
+    /// Whether an earlier look showed the same, positions and times aside. Transactions of its own on a server that
+    /// follows are no position: they may be foreign.
+    pub fn stands_like(&self, before: &ServerSeen) -> bool {
+        let own = |server: &ServerSeen| match &server.channel {
+            Some(_) => server.gtid_executed.of_uuid(&server.server_uuid),
+            None => GtidSet::default(),
+        };
+        if own(self) != own(before) {
+            return false;
+        }
+        let timeless = |server: &ServerSeen| {
+            let channel = server.channel.clone().map(|channel| ChannelSeen {
+                retrieved: GtidSet::default(),
+                lag_seconds: channel.lag_seconds.map(|lag| lag.floor()),
+                ..channel
+            });
+            ServerSeen {
+                gtid_executed: GtidSet::default(),
+                gtid_purged: GtidSet::default(),
+                uptime: 0,
+                channel,
+                ..server.clone()
+            }
+        };
+        timeless(self) == timeless(before)
+    }
+
     /// Whether ordinary clients can write.
     pub fn writable(&self) -> bool {
         !self.read_only && !self.super_read_only && !self.offline_mode

@@ -21,7 +21,8 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     let given = Given::parse();
     log();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    // One thread: all of it waits, hardly anything computes; what blocks (the disk) has threads of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let ended = runtime.context("the runtime cannot be started").and_then(|runtime| {
         let ended = runtime.block_on(serve(given));
         runtime.shutdown_timeout(Duration::from_secs(1));

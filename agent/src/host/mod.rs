@@ -87,13 +87,14 @@ struct Loop {
     record: AgentRecord,
     saved: AgentRecord,
     cache: Cache,
-    saved_cache: Cache,
     index: TargetIndex,
     instances: BTreeMap<InstanceName, Running>,
     /// Instances that have a directory here, with the cluster of their record.
     remembered: Remembered,
     requests: Requests,
     saved_at: Instant,
+    /// The cache on disk is older than the one here.
+    cache_changed: bool,
     broken: BTreeMap<InstanceName, String>,
 }
 
@@ -162,13 +163,13 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), StepError>
     let mut state = Loop {
         saved: record.clone(),
         record,
-        saved_cache: cache.clone(),
         cache,
         index: TargetIndex::default(),
         instances: BTreeMap::new(),
         remembered,
         requests: Requests::default(),
         saved_at: Instant::now(),
+        cache_changed: false,
         broken: BTreeMap::new(),
         ctx: ctx.clone(),
     };
@@ -238,6 +239,7 @@ impl Loop {
             }
         }
         let remembered = worth_remembering(&facts, &parts);
+        self.cache_changed |= remembered != cache;
         self.cache = remembered;
         self.record.revision = self.record.revision.max(view.revision);
         self.save(false).await;
@@ -325,9 +327,9 @@ impl Loop {
                 Err(error) => tracing::warn!(%error, "the agent's record cannot be written"),
             }
         }
-        if self.cache != self.saved_cache {
+        if self.cache_changed {
             match self.ctx.disk.write_cache(&self.cache).await {
-                Ok(()) => self.saved_cache.clone_from(&self.cache),
+                Ok(()) => self.cache_changed = false,
                 Err(error) => tracing::warn!(%error, "the cache cannot be written"),
             }
         }

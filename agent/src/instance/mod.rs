@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`standing`] | the lane that answers in milliseconds: who writes, who follows whom |
+//! | [`probing`] | what that lane asks of other servers |
 //! | [`opening`] | the permit that only a linearizable read can make |
 //! | [`converge`] | the lane of Docker, disk, settings and seeds |
 //! | [`provision`], [`running`] | steps of the converge lane before and after the server answers |
@@ -10,6 +11,7 @@
 
 mod converge;
 mod opening;
+mod probing;
 mod provision;
 mod publish;
 mod running;

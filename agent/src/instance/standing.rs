@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemadock_agent_plan::accounts;
-use schemadock_agent_plan::observed::{Judged, Seen, SourceSeen, Stopping, ThreadState, Work};
+use schemadock_agent_plan::observed::{Judged, Seen, Stopping, ThreadState, Work};
 use schemadock_agent_plan::record::{AcceptedTerm, DataOrigin};
 use schemadock_agent_plan::standing::plan;
 use schemadock_agent_plan::step::{Plan, StandingStep as Step};
@@ -13,7 +13,7 @@ use schemadock_schema::gtid::GtidSet;
 use schemadock_schema::known::{Known, WhyUnknown};
 use schemadock_schema::leadership::{Durability, Leadership, LeadershipPhase, LineageEntry, Vote};
 use schemadock_schema::proposal::{Guard, Write};
-use schemadock_schema::secrets::{ADMIN_USER, Secrets, replication_user};
+use schemadock_schema::secrets::{ADMIN_USER, replication_user};
 use schemadock_store::backoff::Delays;
 use tokio::time::Instant;
 
@@ -25,6 +25,8 @@ use crate::mysqld::{Endpoint, Login, MysqlError, Session, SourceSpec};
 
 /// How often a server at rest is looked at.
 const STEADY: Duration = Duration::from_millis(500);
+/// How often it is planned for where a look has shown nothing new.
+const PLANNED_EVERY: Duration = Duration::from_secs(2);
 /// How often one that starts or attaches is.
 const EAGER: Duration = Duration::from_millis(20);
 /// How often accounts are looked at.
@@ -34,14 +36,16 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// How many terms the record keeps.
 const LINEAGE: usize = 20;
 
-struct Lane {
-    instance: Arc<Instance>,
+pub(super) struct Lane {
+    pub(super) instance: Arc<Instance>,
     session: Option<Box<dyn Session>>,
-    source: Option<(Endpoint, Box<dyn Session>)>,
-    leader: Option<(Endpoint, Box<dyn Session>)>,
+    pub(super) source: Option<(Endpoint, Box<dyn Session>)>,
+    pub(super) leader: Option<(Endpoint, Box<dyn Session>)>,
     accounts_at: Option<Instant>,
     delays: Delays,
     eager_until: Instant,
+    /// When the last plan found nothing to do; none once there are news.
+    converged_at: Option<Instant>,
     first_session: bool,
     /// Both replication threads were seen running in this life of the server: stopped ones were stopped by somebody.
     replicated: bool,
@@ -60,6 +64,7 @@ pub(super) async fn run(instance: Arc<Instance>) {
         accounts_at: None,
         delays: Delays::new(seed, Duration::from_millis(50), Duration::from_secs(5)),
         eager_until: Instant::now(),
+        converged_at: None,
         first_session: true,
         replicated: false,
         repeats: Repeats::default(),
@@ -79,7 +84,7 @@ pub(super) async fn run(instance: Arc<Instance>) {
         tokio::select! {
             biased;
             () = lane.instance.stop.cancelled() => return,
-            () = lane.instance.wake_standing.notified() => {}
+            () = lane.instance.wake_standing.notified() => lane.converged_at = None,
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -88,12 +93,19 @@ pub(super) async fn run(instance: Arc<Instance>) {
 impl Lane {
     /// Observe, plan, act; returns how long to rest.
     async fn pass(&mut self) -> Duration {
-        self.observe().await;
-        let (_, wish, seen) = self.instance.snapshot();
-        self.probe(&wish, &seen).await;
-        let (_, wish, seen) = self.instance.snapshot();
+        if self.observe().await {
+            self.converged_at = None;
+        }
+        if self.converged_at.is_some_and(|at| at.elapsed() < PLANNED_EVERY) {
+            return STEADY;
+        }
+        let (_, wish, mut seen) = self.instance.snapshot();
+        if self.probe(&wish, &seen).await {
+            seen = self.instance.state().seen.clone();
+        }
         let plan = plan(&wish, &seen);
         self.instance.note_standing(&plan);
+        self.converged_at = (plan == Plan::Converged).then(Instant::now);
         let Plan::Do(step) = plan else {
             self.instance.settle().await;
             return self.rest(&seen, &plan);
@@ -146,10 +158,11 @@ impl Lane {
         }
     }
 
-    async fn observe(&mut self) {
-        let (_, wish, seen) = self.instance.snapshot();
+    /// Looks at the own server; `true`: there are news, beside positions and times.
+    async fn observe(&mut self) -> bool {
         let mut found = Known::Absent;
         if self.session.is_none() {
+            let (_, wish, seen) = self.instance.snapshot();
             match self.instance.session(&wish).await {
                 Ok(session) => {
                     self.session = Some(session);
@@ -183,11 +196,15 @@ impl Lane {
             };
         }
         let accounts_due = self.accounts_at.is_none_or(|at| at.elapsed() >= ACCOUNTS_EVERY);
+        let mut news = false;
         if let (Some(session), true) = (&mut self.session, accounts_due)
             && let Ok(accounts) = session.accounts().await
         {
             self.accounts_at = Some(Instant::now());
-            self.instance.state().seen.accounts = Known::Present(accounts);
+            let accounts = Known::Present(accounts);
+            let mut state = self.instance.state();
+            news = state.seen.accounts != accounts;
+            state.seen.accounts = accounts;
         }
         let mut state = self.instance.state();
         let changed = std::mem::discriminant(&state.seen.server) != std::mem::discriminant(&found);
@@ -200,96 +217,16 @@ impl Lane {
             });
             self.replicated || running || server.uptime > SETTLED
         });
+        news |= match (&state.seen.server, &found) {
+            (Known::Present(before), Known::Present(now)) => !now.stands_like(before),
+            _ => true,
+        };
         state.seen.server = found;
         drop(state);
         if changed {
             self.instance.wake_converge.notify_one();
         }
-    }
-
-    /// Looks at the source and the leader, where something is to be judged by them.
-    async fn probe(&mut self, wish: &Wish, seen: &Seen) {
-        let Some(server) = seen.server.present() else { return };
-        let Some(source) = wish.source.as_ref().filter(|_| !wish.leads()) else { return };
-        let Known::Present(address) = &source.address else { return };
-        let attached = server.channel.as_ref().is_some_and(|channel| {
-            channel.receiver == ThreadState::On
-                && channel.applier == ThreadState::On
-                && channel.host == *address
-                && channel.port == source.port
-        });
-        // Transactions of its own are looked into as soon as they appear.
-        let own = server.gtid_executed.of_uuid(&server.server_uuid);
-        let own_known = seen
-            .leader
-            .present()
-            .or(seen.source.present())
-            .is_some_and(|other| other.gtid_executed.contains(&own));
-        let quiet = attached && (own.is_empty() || own_known) && seen.judged.is_none();
-        let cloning = matches!(seen.record.data, DataOrigin::Cloning { .. });
-        if quiet || cloning || seen.stopping != Stopping::No {
-            return;
-        }
-        // One that its agent does not report as running is not worth a knock.
-        let account = seen.record.server_id.map(replication_user).unwrap_or_default();
-        let login = |secrets: &Known<Secrets>| {
-            secrets.present().map(|s| Login { user: ADMIN_USER.to_owned(), password: s.admin.clone() })
-        };
-        let reported = source.instance.is_none()
-            || source.phase.is_some_and(|phase| {
-                use schemadock_schema::status::Phase;
-                matches!(phase, Phase::Running | Phase::Fenced)
-            });
-        let endpoint = Endpoint::Tcp { host: address.clone(), port: source.port };
-        let found = match login(&source.secrets) {
-            Some(login) if reported => self.look(&endpoint, &login, &account, false).await,
-            _ => Known::Absent,
-        };
-        let leader = match &wish.leader {
-            Some((host, port)) if *host == *address && *port == source.port => found.clone(),
-            Some((host, port)) => match login(&wish.grant.secrets) {
-                Some(login) => {
-                    let endpoint = Endpoint::Tcp { host: host.clone(), port: *port };
-                    self.look(&endpoint, &login, &account, true).await
-                }
-                None => Known::Unknown(WhyUnknown::NotYet),
-            },
-            None => Known::Absent,
-        };
-        let mut state = self.instance.state();
-        let news = state.seen.source != found;
-        state.seen.source = found;
-        state.seen.leader = leader;
-        drop(state);
-        if news {
-            self.instance.wake_converge.notify_one();
-        }
-    }
-
-    async fn look(
-        &mut self,
-        endpoint: &Endpoint,
-        login: &Login,
-        account: &str,
-        leader: bool,
-    ) -> Known<SourceSeen> {
-        let slot = if leader { &mut self.leader } else { &mut self.source };
-        let kept = slot.take().filter(|(kept, _)| kept == endpoint);
-        let mut session = match kept {
-            Some((_, session)) => session,
-            None => match self.instance.ctx.mysqld.connect(endpoint, login, Duration::from_secs(1)).await {
-                Ok(session) => session,
-                Err(error) => return Known::Unknown(WhyUnknown::Error(error.to_string())),
-            },
-        };
-        match session.observe_source(account).await {
-            Ok(seen) => {
-                let slot = if leader { &mut self.leader } else { &mut self.source };
-                *slot = Some((endpoint.clone(), session));
-                Known::Present(seen)
-            }
-            Err(error) => Known::Unknown(WhyUnknown::Error(error.to_string())),
-        }
+        news
     }
 
     fn own(&mut self) -> Result<&mut Box<dyn Session>, StepError> {
