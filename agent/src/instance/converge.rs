@@ -96,7 +96,7 @@ impl Lane {
         self.observe(&wish).await;
         let (_, wish, seen) = self.instance.snapshot();
         let plan = plan(&wish, &seen);
-        self.instance.note_converge(&plan);
+        self.instance.note_converge(&plan, &wish);
         let step = match plan {
             Plan::Do(step) => step,
             Plan::Refuse(reason) => {

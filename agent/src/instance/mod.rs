@@ -65,11 +65,15 @@ struct State {
     seen: Seen,
     outcome: Outcome,
     requests: Requests,
-    /// Both lanes have planned at least once: before that there is nothing to report.
-    planned: (bool, bool),
+    /// What each lane has last planned for; none before its first plan, when there is nothing to report.
+    planned: (Option<PlannedFor>, Option<PlannedFor>),
     /// The mending of drift, by what was found: when.
     mended: BTreeMap<String, Vec<std::time::Duration>>,
 }
+
+/// The revisions of target and policy that a plan was made for. A status names those that both lanes have planned for:
+/// else it would call the new target converged on the old plan of one of them.
+type PlannedFor = (Option<i64>, Option<i64>);
 
 /// What was asked for once.
 #[derive(Debug, Default)]
@@ -125,7 +129,7 @@ impl Instance {
                     seed: None,
                 },
                 requests: Requests::default(),
-                planned: (false, false),
+                planned: (None, None),
                 mended: BTreeMap::new(),
             }),
             record: tokio::sync::Mutex::new(()),
@@ -229,20 +233,20 @@ impl Instance {
         Ok(())
     }
 
-    fn note_standing(&self, plan: &Plan<StandingStep>) {
+    fn note_standing(&self, plan: &Plan<StandingStep>, wish: &Wish) {
         {
             let mut state = self.state();
             state.outcome.standing = plan.clone();
-            state.planned.0 = true;
+            state.planned.0 = Some((wish.target_revision, wish.policy_revision));
         }
         self.compose();
     }
 
-    fn note_converge(&self, plan: &Plan<ConvergeStep>) {
+    fn note_converge(&self, plan: &Plan<ConvergeStep>, wish: &Wish) {
         {
             let mut state = self.state();
             state.outcome.converge = plan.clone();
-            state.planned.1 = true;
+            state.planned.1 = Some((wish.target_revision, wish.policy_revision));
         }
         self.compose();
     }
@@ -259,10 +263,10 @@ impl Instance {
 
     /// Composes the status anew and lets the publisher know when it differs.
     fn compose(&self) {
-        if self.state().planned != (true, true) {
-            return;
-        }
-        let (_, wish, seen) = self.snapshot();
+        let (Some(standing), Some(converge)) = self.state().planned else { return };
+        let (_, mut wish, seen) = self.snapshot();
+        (wish.target_revision, wish.policy_revision) =
+            (standing.0.min(converge.0), standing.1.min(converge.1));
         // A status that does not know what etcd remembers of the data would take that memory away.
         let strange = |store: &StoreReport| matches!(store.state, StoreState::Blank | StoreState::Foreign);
         if seen.record.server_uuid.is_none()

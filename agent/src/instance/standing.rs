@@ -104,7 +104,7 @@ impl Lane {
             seen = self.instance.state().seen.clone();
         }
         let plan = plan(&wish, &seen);
-        self.instance.note_standing(&plan);
+        self.instance.note_standing(&plan, &wish);
         self.converged_at = (plan == Plan::Converged).then(Instant::now);
         let Plan::Do(step) = plan else {
             self.instance.settle().await;

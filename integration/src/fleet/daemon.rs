@@ -57,7 +57,8 @@ pub fn in_own_network(test: &str) -> bool {
         .args(["--exact", test, "--nocapture"])
         .env(INSIDE, &dir)
         .env("DOCKER_HOST", format!("unix://{}", dir.join("docker.sock").display()))
-        .status();
+        .output()
+        .expect("setpriv and unshare are installed");
     // What it had mounted goes first; nothing but this directory is touched.
     let mounted = fs::read_to_string("/proc/mounts").unwrap_or_default();
     let below = |line: &&str| line.split(' ').nth(1).is_some_and(|at| Path::new(at).starts_with(&dir));
@@ -65,7 +66,9 @@ pub fn in_own_network(test: &str) -> bool {
         let _ = Command::new("umount").args(["-l", line.split(' ').nth(1).unwrap_or_default()]).status();
     }
     cleaning::remove_dir(&dir);
-    assert!(done.is_ok_and(|status| status.success()), "{test} failed inside; what it said is above");
+    // Its lines are not for whoever counts the results of tests.
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(done.status.success(), "{test} failed inside\n{}{}", said(&done.stdout), said(&done.stderr));
     false
 }
 
