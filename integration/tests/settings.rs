@@ -158,7 +158,12 @@ async fn image_port_size_and_disabled() {
     assert_eq!(data(&fleet), before);
     assert!(fleet.world().told(&name, "repointed", &address) > 0, "{}", fleet.describe());
     let ledger = writer.stop().await;
-    Writer::verify(&ledger, &mut fleet.sql(2).await).await;
+    let mut master = Sql::connect(&address, PORT, user, secrets.admin.expose()).await;
+    let executed = master.global("gtid_executed").await;
+    let mut minion = fleet.sql(2).await;
+    let waited = minion.text(&format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{executed}', 60)")).await;
+    assert_eq!(waited, "0", "the minion does not apply");
+    Writer::verify(&ledger, &mut minion).await;
 }
 
 /// A minion of a minion, and a minion that is told to follow another server.
