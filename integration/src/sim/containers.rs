@@ -12,25 +12,25 @@
 //!
 //! *Caveats*: images are always there; limits are kept and have no effect.
 
+mod daemon;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use schemadock_agent::containers::{
-    ContainerError, ContainerSpec, Containers, Errand, ErrandEnd, Owner, shape,
-};
-use schemadock_agent::disk::InstanceFile;
+use schemadock_agent::containers::{ContainerError, ContainerSpec, Containers, Errand, ErrandEnd, Owner};
 use schemadock_agent_plan::observed::{ContainerSeen, ContainerState, DaemonSeen, ImageSeen};
 use schemadock_schema::known::Known;
 use schemadock_schema::size::Resources;
 use schemadock_schema::{HostName, InstanceName};
-use schemadock_store::watch;
 
-use super::disk::{instance_at, template_at};
+use super::disk::instance_at;
 use super::life::Life;
-use super::world::{Happening, Pid, State};
+use super::world::{Happening, State};
+use daemon::{Container, RunningErrand};
+pub(super) use daemon::{Daemon, DaemonFault};
 
 /// The version that the simulated image holds.
 pub(super) const VERSION: &str = "9.7.4";
@@ -43,53 +43,6 @@ const SHORT: Range<u64> = 500..5_000;
 /// Calls that make or end something.
 const LONG: Range<u64> = 20_000..200_000;
 const DEADLINE: Duration = Duration::from_secs(5);
-
-/// Docker on one host.
-#[derive(Default)]
-pub(super) struct Daemon {
-    pub(super) fault: DaemonFault,
-    pub(super) containers: BTreeMap<String, Container>,
-    errands: BTreeMap<u64, RunningErrand>,
-    stirs: watch::Sender<u64>,
-    /// Goes up when the daemon goes away: streams of events end.
-    ends: watch::Sender<u64>,
-}
-
-/// What is wrong with a daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum DaemonFault {
-    #[default]
-    None,
-    Away,
-    Hung,
-}
-
-pub(super) struct Container {
-    owner: String,
-    pub(super) spec: ContainerSpec,
-    pub(super) state: ContainerState,
-    made: u64,
-    limits: Resources,
-    pub(super) output: Vec<String>,
-}
-
-struct RunningErrand {
-    errand: Errand,
-    end: Option<ErrandEnd>,
-}
-
-impl Daemon {
-    pub(super) fn stir(&self) {
-        self.stirs.send_modify(|stirs| *stirs += 1);
-    }
-
-    pub(super) fn set_fault(&mut self, fault: DaemonFault) {
-        if fault == DaemonFault::Away {
-            self.ends.send_modify(|ends| *ends += 1);
-        }
-        self.fault = fault;
-    }
-}
 
 /// Docker, as one life of the host's agent reaches it.
 #[derive(Clone)]
@@ -362,100 +315,5 @@ impl Containers for SimContainers {
             Ok(std::mem::take(&mut state.host(host).daemon.errands).len())
         })
         .await
-    }
-}
-
-impl State {
-    fn seen(&self, id: &str, container: &Container) -> ContainerSeen {
-        ContainerSeen {
-            id: id.to_owned(),
-            image: container.spec.image.clone(),
-            image_id: format!("sha256:{}", container.spec.image.replace([':', '/'], "")),
-            state: container.state,
-            pid: self.servers.values().find(|server| server.container == id).map(|server| server.pid),
-            shape: Some(shape(&container.spec)),
-            memory: container.limits.memory,
-            nano_cpus: (container.limits.cpus * 1e9) as u64,
-        }
-    }
-
-    /// The process of a container.
-    pub(super) fn pid_of(&self, host: &HostName, id: &str) -> Option<Pid> {
-        let own = |server: &&super::mysqld::server::Server| server.host == *host && server.container == id;
-        self.servers.values().find(own).map(|server| server.pid)
-    }
-
-    /// The container of an instance, the newest first.
-    pub(super) fn container_of(&self, host: &HostName, instance: &InstanceName) -> Option<String> {
-        let own = self.hosts[host].daemon.containers.iter().filter(|(_, c)| c.spec.instance == *instance);
-        own.max_by_key(|(_, container)| container.made).map(|(id, _)| id.clone())
-    }
-
-    /// Freezes or thaws a container that runs.
-    pub(super) fn set_paused(&mut self, host: &HostName, id: &str, paused: bool) {
-        let Some(pid) = self.pid_of(host, id) else { return };
-        let daemon = &mut self.host(host).daemon;
-        if let Some(container) = daemon.containers.get_mut(id) {
-            container.state = if paused { ContainerState::Paused } else { ContainerState::Running };
-        }
-        daemon.stir();
-        if let Some(server) = self.servers.get_mut(&pid) {
-            server.paused = paused;
-        }
-        self.note(format!("{host}: container {id} is {}", if paused { "frozen" } else { "thawed" }));
-    }
-
-    /// Removes a container; its server ends.
-    pub(super) fn remove_container(&mut self, host: &HostName, id: &str) {
-        if let Some(pid) = self.pid_of(host, id) {
-            self.server_ends(pid, 137, "its container is removed");
-        }
-        let daemon = &mut self.host(host).daemon;
-        if daemon.containers.remove(id).is_some() {
-            daemon.stir();
-            self.note(format!("{host}: container {id} is removed"));
-        }
-    }
-
-    /// Docker says that a container has ended, and its server runs on (a shim that died), on data that are there.
-    pub(super) fn lose_container(&mut self, host: &HostName, id: &str) {
-        let Some(pid) = self.pid_of(host, id) else { return };
-        let server = &self.servers[&pid];
-        let home = self.hosts[host].rooms.homes.get(&server.instance);
-        if home.and_then(|home| home.data) != Some(server.data) {
-            return;
-        }
-        if let Some(server) = self.servers.get_mut(&pid) {
-            server.container.clear();
-        }
-        let daemon = &mut self.host(host).daemon;
-        if let Some(container) = daemon.containers.get_mut(id) {
-            container.state = ContainerState::Exited { code: 0, out_of_memory: false };
-        }
-        daemon.stir();
-        self.note(format!("{host}: Docker has lost the server of container {id}"));
-    }
-
-    pub(super) fn errand_done(&mut self, host: &HostName, number: u64) {
-        let here = self.host(host);
-        let Some(running) = here.daemon.errands.get_mut(&number) else { return };
-        let mount = running.errand.mounts.first().map(|(mount, _)| mount.clone()).unwrap_or_default();
-        let asked = |option: &str| running.errand.command.iter().any(|part| part == option);
-        let mut end = ErrandEnd { code: 0, output: String::new() };
-        if asked("--version") {
-            end.output = format!("mysqld  Ver {VERSION} for Linux on x86_64 (simulated)");
-        } else if asked("--initialize-insecure") {
-            if let Some(made) = template_at(&mount).and_then(|key| here.rooms.unfinished.get_mut(&key)) {
-                *made = true;
-            }
-        } else if asked("--validate-config") {
-            let home = instance_at(&mount).and_then(|instance| here.rooms.homes.get(&instance));
-            let file = home.and_then(|home| home.file(InstanceFile::CandidateConfig));
-            if file.is_none_or(|text| text.contains(&format!("\n{UNKNOWN_VARIABLE}="))) {
-                let output = format!("[ERROR] [MY-000067] [Server] unknown variable '{UNKNOWN_VARIABLE}'.");
-                end = ErrandEnd { code: 1, output };
-            }
-        }
-        running.end = Some(end);
     }
 }

@@ -4,8 +4,10 @@
 //! steps takes two: an agent can end in between. Data directories live in the [world](super::world), so that a server
 //! goes on with the one it has opened wherever that is moved.
 
+mod rooms;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use schemadock_agent::disk::{AgentRecord, Disk, DiskError, InstanceFile, Places, Retired, RetiredWhy};
@@ -16,63 +18,14 @@ use schemadock_schema::known::Known;
 use schemadock_schema::{HostName, InstanceName, Timestamp};
 
 use super::life::Life;
-use super::mysqld::data::Data;
-use super::world::{DataId, State, World};
+use super::world::State;
+pub(super) use rooms::{Rooms, instance_at, instance_at_run, template_at};
+use rooms::{Shelved, name_of};
 
-/// What a data directory takes, in bytes.
-const BYTES: u64 = 100 << 20;
 /// A small file, in microseconds.
 const SMALL: std::ops::Range<u64> = 100..3_000;
 /// Copying a template.
 const COPY: std::ops::Range<u64> = 40_000..200_000;
-
-/// What lies on the disk of a host.
-#[derive(Default)]
-pub(super) struct Rooms {
-    agent: Option<AgentRecord>,
-    cache: BTreeMap<String, Vec<u8>>,
-    /// Version by key.
-    templates: BTreeMap<String, String>,
-    /// Begun: whether a complete data directory lies there.
-    pub(super) unfinished: BTreeMap<String, bool>,
-    pub(super) homes: BTreeMap<InstanceName, Home>,
-    shelves: BTreeMap<InstanceName, Vec<Shelved>>,
-}
-
-/// `STATE/instances/<instance>`.
-#[derive(Default)]
-pub(super) struct Home {
-    record: Option<Record>,
-    files: BTreeMap<&'static str, String>,
-    pub(super) data: Option<DataId>,
-}
-
-struct Shelved {
-    name: String,
-    since: Timestamp,
-    why: RetiredWhy,
-    home: Home,
-}
-
-impl Home {
-    pub(super) fn file(&self, file: InstanceFile) -> Option<&String> {
-        self.files.get(name_of(file))
-    }
-
-    /// Bytes of disk.
-    fn bytes(&self) -> u64 {
-        4096 + self.data.map_or(0, |_| BYTES)
-    }
-}
-
-fn name_of(file: InstanceFile) -> &'static str {
-    match file {
-        InstanceFile::Config => "my.cnf",
-        InstanceFile::GoodConfig => "my.cnf.good",
-        InstanceFile::CandidateConfig => "my.cnf.candidate",
-        InstanceFile::Init => "init.sql",
-    }
-}
 
 /// The disk of a host, as one life of its agent reaches it.
 #[derive(Clone)]
@@ -123,63 +76,8 @@ impl SimDisk {
     }
 }
 
-/// The instance whose directory is mounted from here.
-pub(super) fn instance_at(mount: &Path) -> Option<InstanceName> {
-    mount.parent()?.ends_with("instances").then(|| mount.file_name()?.to_str()?.parse().ok())?
-}
-
-/// The instance whose socket this is.
-pub(super) fn instance_at_run(socket: &Path) -> Option<InstanceName> {
-    socket.parent()?.file_name()?.to_str()?.parse().ok()
-}
-
-/// The template that is made here.
-pub(super) fn template_at(mount: &Path) -> Option<String> {
-    mount.parent()?.ends_with("templates").then(|| Some(mount.file_name()?.to_str()?.to_owned()))?
-}
-
 fn io(what: &'static str, path: impl std::fmt::Display, kind: std::io::ErrorKind) -> DiskError {
     DiskError::Io { what, path: path.to_string(), source: kind.into() }
-}
-
-impl World {
-    /// What `mysqld --initialize-insecure` leaves in a directory that is mounted.
-    pub fn initialise(&self, host: &HostName, mount: &Path) {
-        self.change(|state| {
-            if let Some(key) = template_at(mount) {
-                state.host(host).rooms.unfinished.insert(key, true);
-            }
-        });
-    }
-
-    /// Changes the identity of an instance's data, and whether they are complete.
-    pub fn change_data(
-        &self,
-        host: &HostName,
-        instance: &InstanceName,
-        change: impl FnOnce(&mut Option<String>, &mut bool),
-    ) {
-        self.change(|state| {
-            let home = state.hosts[host].rooms.homes.get(instance);
-            if let Some(data) = home.and_then(|home| home.data).and_then(|id| state.data.get_mut(&id)) {
-                change(&mut data.uuid, &mut data.complete);
-            }
-        });
-    }
-}
-
-impl State {
-    /// A data directory from the template, without an identity.
-    pub(super) fn new_data(&mut self) -> DataId {
-        let id = self.next_id();
-        self.data.insert(id, Data::from_template());
-        id
-    }
-
-    fn data_at(&self, rooms: &Rooms, instance: &InstanceName) -> Option<(DataId, &Data)> {
-        let id = rooms.homes.get(instance)?.data?;
-        Some((id, &self.data[&id]))
-    }
 }
 
 #[async_trait]

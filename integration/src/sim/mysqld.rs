@@ -23,6 +23,7 @@ mod replication;
 mod seeding;
 pub(super) mod server;
 mod session;
+mod statement;
 
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ use schemadock_agent::mysqld::{Endpoint, Login, MysqlError, Mysqld, Session};
 
 use super::disk::instance_at_run;
 use super::life::Life;
-use session::{SimSession, refused};
+use statement::{SimSession, refused};
 
 /// The servers, as one life of an agent reaches them.
 #[derive(Clone)]

@@ -6,7 +6,7 @@ use schemadock_agent::mysqld::{MysqlError, SourceSpec};
 use schemadock_agent_plan::observed::{CloneSeen, CloneState};
 
 use super::server::Cloning;
-use super::session::refused;
+use super::statement::refused;
 use crate::sim::world::{DataId, Happening, Pid, State};
 
 const BYTES: u64 = 1 << 30;
