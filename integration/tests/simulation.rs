@@ -11,7 +11,7 @@ use schemadock_integration::sim::fleet::Fleet;
 use schemadock_schema::proposal::Write;
 
 /// How many seeds are tried by default.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 120;
 /// How long a fleet may take to mend itself.
 const MENDS: Duration = Duration::from_secs(180);
 

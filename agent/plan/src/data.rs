@@ -68,6 +68,12 @@ pub(crate) fn data(wish: &Wish, desired: &Desired, seen: &Seen) -> Option<Plan<S
     let foreign = || Some(Plan::refuse(foreign_data(recorded.unwrap_or("none"), uuid.unwrap_or("unknown"))));
     match &seen.record.data {
         DataOrigin::Copying => Some(made_anew(wish, desired, seen, "half a copy")),
+        // A server that starts moves what was cloned to its place.
+        DataOrigin::Cloning { .. }
+            if !found.complete && !seen.container_runs() && seen.process.is_absent() =>
+        {
+            Some(lost(wish, desired, seen, "incomplete"))
+        }
         DataOrigin::Cloning { .. } => None,
         DataOrigin::Template | DataOrigin::Own if !found.complete => {
             Some(lost(wish, desired, seen, "incomplete"))

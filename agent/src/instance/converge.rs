@@ -284,8 +284,13 @@ impl Lane {
         }
         self.started = None;
         self.slot = None;
-        // A CLONE ends with an exit; so does a server that was stopped by us.
-        if matches!(seen.record.data, DataOrigin::Cloning { .. }) || seen.stopping != Stopping::No {
+        // A CLONE ends with an exit with code 0 or 16; a server that was stopped by us ends, too.
+        let code = match seen.container.present().map(|container| container.state) {
+            Some(ContainerState::Exited { code, .. }) => code,
+            _ => 0,
+        };
+        let cloned = matches!(seen.record.data, DataOrigin::Cloning { .. }) && matches!(code, 0 | 16);
+        if cloned || seen.stopping != Stopping::No {
             return;
         }
         let lines = self.keep_log(&seen).await;

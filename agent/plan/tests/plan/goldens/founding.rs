@@ -281,6 +281,15 @@ fn seeds() {
             })
         ),
         (
+            "the server ended in the middle of a CLONE, and its data cannot be used",
+            Case::minion().with(|seen, _| {
+                ended(seen);
+                let since = schemadock_schema::Timestamp::UNIX_EPOCH;
+                seen.record.data = DataOrigin::Cloning { donor: name(3), since };
+                seen.data = Known::Present(DataSeen { server_uuid: None, complete: false });
+            })
+        ),
+        (
             "a CLONE is under way",
             Case::minion().with(|seen, _| {
                 let since = schemadock_schema::Timestamp::UNIX_EPOCH;
