@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use schemadock_integration::fleet::{CLUSTER, Fleet, IMAGE, Sql, Writer, docker, host, member};
+use schemadock_integration::fleet::{CLUSTER, Fleet, IMAGE, PORT, Sql, Writer, docker, host, member};
 use schemadock_schema::status::Phase;
 use serde_json::json;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use schemadock_integration::sim::faults::{documents, happen};
 use schemadock_integration::sim::fleet::Fleet;
+use schemadock_integration::sim::judge::FLEET;
 use schemadock_schema::proposal::Write;
 
 /// How many seeds are tried by default.
@@ -130,8 +131,8 @@ fn a_strange_store_moves_nothing() {
             apply(fleet).await;
             fleet.converge(MENDS).await?;
             let old = fleet.world.etcd().backup();
-            // So much that agents have seen that what they themselves write to an old store does not make up for it.
-            for n in 0..200 {
+            // So little that what agents themselves write to an old store brings it past the revision they remember.
+            for n in 0..30 {
                 let other = serde_json::json!({"name": "schemadock09", "n": n});
                 fleet
                     .write(vec![Write::document(format!("{}schemadock09", fleet.keys.hosts()), &other)])
@@ -179,6 +180,11 @@ fn a_strange_store_moves_nothing() {
             }
             fleet.world.note("--- the good store is back");
             fleet.world.etcd().restore(&good);
+            // One that went back is only believed again on a person's word.
+            let by = serde_json::json!({"id": FLEET, "revision": fleet.world.etcd().revision(), "by": "a person",
+                                        "at": "2026-01-01T00:00:00Z"});
+            let accepted = serde_json::json!({"id": FLEET, "accepted": [by]});
+            fleet.write(vec![Write::document(fleet.keys.fleet(), &accepted)]).await;
             fleet.declare_strange(false);
             settle(fleet).await
         });

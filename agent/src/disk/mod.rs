@@ -225,6 +225,9 @@ pub struct AgentRecord {
     /// The last revision seen.
     #[serde(default)]
     pub revision: i64,
+    /// The store was seen at an older one since, and nobody has accepted that.
+    #[serde(default)]
+    pub went_back: bool,
     /// Requests taken up: their ids.
     #[serde(default)]
     pub requests: Vec<String>,

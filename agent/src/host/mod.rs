@@ -24,6 +24,7 @@ use schemadock_agent_plan::observed::TemplateSeen;
 use schemadock_schema::keys::Keys;
 use schemadock_schema::known::{Known, WhyUnknown};
 use schemadock_schema::size::{Resources, offered_memory};
+use schemadock_schema::status::StoreState;
 use schemadock_schema::{InstanceName, Timestamp};
 use schemadock_store::mirror::{Gate, Mirror};
 use schemadock_store::{Store, watch};
@@ -111,7 +112,8 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), StepError>
         parts.disk.write_agent(&record).await?;
     }
     let cache = parts.disk.read_cache().await?;
-    let gate = Gate { expected: record.fleet.clone(), revision: record.revision };
+    let gate =
+        Gate { expected: record.fleet.clone(), revision: record.revision, went_back: record.went_back };
     let mirror = Mirror::start(parts.store, keys.clone(), gate, parts.seed);
     let clock = Clock::start(parts.now);
     let whose_name = watch::Sender::new(Whose::NotYet);
@@ -245,9 +247,19 @@ impl Loop {
         self.save(false).await;
     }
 
-    /// The fleet that the store was believed to be, and with it whose containers are ours.
+    /// What is remembered of the store, and with it whose containers are ours.
     fn adopt_fleet(&mut self) {
-        let seen = self.ctx.mirror.view().fleet.clone();
+        let view = self.ctx.mirror.view();
+        let went_back = match view.store.as_ref().map(|store| store.state) {
+            Some(StoreState::Older) => true,
+            Some(StoreState::Ok) => false,
+            Some(StoreState::Blank | StoreState::Foreign) | None => self.record.went_back,
+        };
+        if std::mem::replace(&mut self.record.went_back, went_back) != went_back {
+            // On disk before anything is written to such a store.
+            self.saved_at = Instant::now() - TICK;
+        }
+        let seen = view.fleet.clone();
         if let Some(fleet) = seen.filter(|fleet| self.record.fleet.as_ref() != Some(fleet)) {
             if let Some(former) = self.record.fleet.replace(fleet) {
                 self.record.former_fleets.push(former);

@@ -22,7 +22,7 @@ const WRITES: u32 = 150;
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// The id of the fleet.
-pub(super) const FLEET: &str = "sim";
+pub const FLEET: &str = "sim";
 
 /// What the judge remembers.
 #[derive(Default)]

@@ -198,9 +198,13 @@ pub(crate) async fn an_older_store_takes_nothing_away(world: &mut dyn World) {
     assert!(value(&view, "/p/targets/b").is_some());
 
     // A mirror that starts with what was remembered judges alike.
-    let remembered = Gate { expected: view.fleet.clone(), revision: view.revision };
-    let mut later = start(&store, remembered);
+    let remembered = Gate { expected: view.fleet.clone(), revision: view.revision, ..Gate::default() };
+    let mut later = start(&store, remembered.clone());
     until(&mut later, "older", |view| state(view) == Some(StoreState::Older)).await;
+    // Its growth past the revision remembered makes it no better.
+    while write(&*store, vec![put("/p/targets/c", "1")]).await <= view.revision {}
+    let mut later = start(&store, Gate { went_back: true, ..remembered });
+    until(&mut later, "older still", |view| state(view) == Some(StoreState::Older)).await;
     later.set_gate(Gate::default());
     until(&mut later, "whatever is there", |view| state(view) == Some(StoreState::Ok)).await;
 }

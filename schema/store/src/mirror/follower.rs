@@ -259,6 +259,7 @@ impl Follower {
             }
             Err(report) => {
                 self.forget_unshown();
+                self.gate.went_back |= report.state == StoreState::Older;
                 if self.view.store.as_ref() != Some(&report) {
                     tracing::warn!(
                         state = ?report.state,

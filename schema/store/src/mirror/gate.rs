@@ -9,13 +9,16 @@ use crate::Entry;
 ///
 /// A store is believed when it holds `P/fleet` with the id remembered, at a revision not lower than the last one seen;
 /// or when a person has declared it (`accepted`) to be the store of the id remembered, for all who had seen at most
-/// the revision that is remembered.
+/// the revision that is remembered. One that went back stays disbelieved until then: revisions alone do not tell when
+/// those who write to it, agents among them, have brought it past the one remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Gate {
     /// The fleet id remembered; none: the first one seen is adopted.
     pub expected: Option<String>,
     /// The last revision seen.
     pub revision: i64,
+    /// It was seen at an older one since.
+    pub went_back: bool,
 }
 
 impl Gate {
@@ -32,16 +35,16 @@ impl Gate {
             return Err(report(StoreState::Foreign, None));
         };
         let Some(expected) = &self.expected else {
-            return Ok(Gate { expected: Some(fleet.id), revision });
+            return Ok(Gate { expected: Some(fleet.id), revision, went_back: false });
         };
         let accepted = fleet.accepted.iter().any(|one| one.id == *expected && one.revision >= self.revision);
         if fleet.id != *expected && !accepted {
             return Err(report(StoreState::Foreign, Some(fleet.id)));
         }
-        if revision < self.revision && !accepted {
+        if (self.went_back || revision < self.revision) && !accepted {
             return Err(report(StoreState::Older, Some(fleet.id)));
         }
-        Ok(Gate { expected: Some(fleet.id), revision })
+        Ok(Gate { expected: Some(fleet.id), revision, went_back: false })
     }
 }
 
@@ -60,7 +63,7 @@ mod tests {
     }
 
     fn gate(expected: Option<&str>, revision: i64) -> Gate {
-        Gate { expected: expected.map(str::to_owned), revision }
+        Gate { expected: expected.map(str::to_owned), revision, went_back: false }
     }
 
     const ACCEPTED: &str =
@@ -91,6 +94,20 @@ mod tests {
                 Some(r#"{"id": "a"}"#),
                 6,
                 not(StoreState::Older, Some("a"), Some("a")),
+            ),
+            (
+                "gone back, and grown past the revision remembered",
+                Gate { went_back: true, ..gate(Some("a"), 7) },
+                Some(r#"{"id": "a"}"#),
+                8,
+                not(StoreState::Older, Some("a"), Some("a")),
+            ),
+            (
+                "gone back, and declared ours",
+                Gate { went_back: true, ..gate(Some("a"), 50) },
+                Some(ACCEPTED),
+                90,
+                ok("b", 90),
             ),
             ("declared ours", gate(Some("a"), 50), Some(ACCEPTED), 9, ok("b", 9)),
             (
