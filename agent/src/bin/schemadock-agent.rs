@@ -21,6 +21,7 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     let given = Given::parse();
     log();
+    end_with_a_panic();
     // One thread: all of it waits, hardly anything computes; what blocks (the disk) has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let ended = runtime.context("the runtime cannot be started").and_then(|runtime| {
@@ -35,6 +36,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A panic ends the agent, so that it is started anew: one task less would leave a server unattended, unseen.
+fn end_with_a_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::exit(101);
+    }));
 }
 
 /// For people on a terminal, JSON under systemd.
