@@ -311,7 +311,7 @@ impl World {
             // Its process ends whether Docker answers or not.
             if let (Known::Present(container), true) =
                 (&mut host.seen.container, host.seen.process.is_absent())
-                && container.state == ContainerState::Running
+                && matches!(container.state, ContainerState::Running | ContainerState::Paused)
             {
                 container.state = ContainerState::Exited { code: 137, out_of_memory: false };
             }
