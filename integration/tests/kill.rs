@@ -90,8 +90,8 @@ impl Mortal {
         (world.status(&member(number)).map(|status| status.updated_at), world.events().len())
     }
 
-    /// Does harm that must be mended.
-    async fn harm(&mut self, number: u8, statements: &[&str]) {
+    /// Does harm that must be mended by this step. (What is seen first may be the end of an earlier repair.)
+    async fn harm(&mut self, number: u8, step: &str, statements: &[&str]) {
         let mut sql = self.fleet.sql(number).await;
         let before = self.heard(number);
         for statement in statements {
@@ -99,6 +99,11 @@ impl Mortal {
         }
         drop(sql);
         self.sees_and_mends(number, before).await;
+        let (file, point) = (self.file(), format!("{step}.after"));
+        let reached =
+            move || std::fs::read_to_string(&file).is_ok_and(|text| text.lines().any(|l| l == point));
+        self.until("the step that mends it", move |_| reached().then_some(())).await;
+        self.until_converged().await;
     }
 
     /// Asks for something once, by the command line, until it is done: a request that a death has met is refused.
@@ -149,15 +154,17 @@ async fn killed_before_and_after_every_step() {
     writer.more(5).await;
 
     // Drift of every kind.
-    mortal.harm(2, &["STOP REPLICA IO_THREAD"]).await;
-    mortal.harm(2, &["STOP REPLICA SQL_THREAD"]).await;
-    mortal.harm(2, &["SET GLOBAL read_only = OFF"]).await;
-    mortal.harm(2, &["SET GLOBAL offline_mode = ON"]).await;
-    mortal.harm(2, &["STOP REPLICA", "CHANGE REPLICATION SOURCE TO SOURCE_PORT = 1"]).await;
-    mortal.harm(2, &["STOP REPLICA", "RESET REPLICA ALL"]).await;
-    mortal.harm(1, &["SET GLOBAL read_only = ON"]).await;
-    mortal.harm(1, &["SET GLOBAL sync_binlog = 0"]).await;
-    mortal.harm(1, &["CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.9', SOURCE_PORT = 1"]).await;
+    mortal.harm(2, "StartReceiver", &["STOP REPLICA IO_THREAD"]).await;
+    mortal.harm(2, "StartApplier", &["STOP REPLICA SQL_THREAD"]).await;
+    mortal.harm(2, "Close", &["SET GLOBAL read_only = OFF"]).await;
+    mortal.harm(2, "LiftOffline", &["SET GLOBAL offline_mode = ON"]).await;
+    mortal.harm(2, "Repoint", &["STOP REPLICA", "CHANGE REPLICATION SOURCE TO SOURCE_PORT = 1"]).await;
+    mortal.harm(2, "Attach", &["STOP REPLICA", "RESET REPLICA ALL"]).await;
+    mortal.harm(1, "Open", &["SET GLOBAL read_only = ON"]).await;
+    mortal.harm(1, "SetVariable", &["SET GLOBAL sync_binlog = 0"]).await;
+    mortal
+        .harm(1, "ForgetSource", &["CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.9', SOURCE_PORT = 1"])
+        .await;
     let container = mortal.fleet.container(&member(2));
     for harm in [&["pause"][..], &["rm", "-f"]] {
         let before = mortal.heard(2);

@@ -79,7 +79,10 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                             channel.receiver == ThreadState::On
                                 && right == Some((&channel.host, channel.port))
                         });
-                        let arriving = arriving.map(|channel| channel.retrieved.clone()).unwrap_or_default();
+                        // So may be what that server numbers itself, applied already.
+                        let numbers = server.received().of_uuid(&other.server_uuid);
+                        let arriving =
+                            arriving.map(|channel| channel.retrieved.union(&numbers)).unwrap_or_default();
                         own.minus(&settled).minus(&harmless).minus(&arriving)
                     });
                     must(!wish.leads(), "the leader follows")
@@ -179,7 +182,10 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                     "takes data for its own that nobody remembers",
                 ),
                 C::Stop { why } => {
-                    let of_document = why.contains("target");
+                    // Where every member is to stop, it does not matter who leads.
+                    let all_stop = wish.desired().is_some_and(|desired| desired.disabled)
+                        && wish.enabled_others().next().is_none();
+                    let of_document = why.contains("target") && !all_stop;
                     must(
                         !of_document || leadership_known || cluster.is_none() || wish.members.is_empty(),
                         "stops for its target without knowing who leads",
