@@ -143,7 +143,8 @@ async fn write(
         }
         // Only a believed store gets events (the contract's list of what a strange store gets does not have them).
         let ours = *whose_name.borrow() == Whose::Ours;
-        let written = match mirror.view().fleet_created.filter(|_| ours) {
+        let created = mirror.view().fleet_created.filter(|_| ours);
+        let written = match created {
             None => false,
             Some(create_revision) => {
                 let mut proposal = Proposal::default();
@@ -168,7 +169,10 @@ async fn write(
                 queue.pop_front();
             }
         } else {
-            if let Ok(lease) = inner.lease.id().await {
+            // A lease that a write failed with may be gone; one that was not tried is kept.
+            if created.is_some()
+                && let Ok(lease) = inner.lease.id().await
+            {
                 inner.lease.forget(lease).await;
             }
             let delay = delays.next_delay();

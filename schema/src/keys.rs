@@ -169,6 +169,11 @@ impl Keys {
         self.at(&format!("cordons/{host}"))
     }
 
+    /// All votes.
+    pub fn votes(&self) -> String {
+        self.at("votes/")
+    }
+
     /// One instance's vote.
     pub fn vote(&self, host: &HostName, instance: &InstanceName) -> String {
         self.at(&format!("votes/{host}/{instance}"))
@@ -204,6 +209,11 @@ impl Keys {
         self.at("operations/")
     }
 
+    /// One operation.
+    pub fn operation(&self, id: &str) -> String {
+        self.at(&format!("operations/{id}"))
+    }
+
     /// The operation that holds a cluster.
     pub fn lock(&self, cluster: &ClusterName) -> String {
         self.at(&format!("locks/{cluster}"))
@@ -212,6 +222,11 @@ impl Keys {
     /// All locks.
     pub fn locks(&self) -> String {
         self.at("locks/")
+    }
+
+    /// All routes.
+    pub fn routes(&self) -> String {
+        self.at("routes/")
     }
 
     /// Where clients find master and replicas of a cluster.
@@ -242,6 +257,11 @@ impl Keys {
     /// All copies of the controller.
     pub fn controllers(&self) -> String {
         self.at("controllers/")
+    }
+
+    /// One copy of the controller.
+    pub fn controller(&self, id: &str) -> String {
+        self.at(&format!("controllers/{id}"))
     }
 
     /// The last part of a key: the instance, cluster or host it is about.

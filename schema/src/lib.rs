@@ -10,6 +10,7 @@
 //! | [`policy`] | what people wish of a whole cluster |
 //! | [`status`], [`host`] | what an agent reports of an instance, of its host |
 //! | [`leadership`] | who may write: the record, the end of a handover, votes |
+//! | [`operation`] | changes of whole clusters, the locks they hold, copies of the controller, routes |
 //! | [`secrets`] | credentials of a cluster |
 //! | [`request`], [`event`], [`fleet`] | single requests to an agent, what happened, the fleet's identity |
 //! | [`gtid`] | sets of transactions |
@@ -30,6 +31,7 @@ pub mod keys;
 pub mod known;
 pub mod leadership;
 pub mod names;
+pub mod operation;
 pub mod policy;
 pub mod proposal;
 pub mod refusal;

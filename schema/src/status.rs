@@ -64,6 +64,22 @@ pub struct Status {
     pub gtid_executed: Option<GtidSet>,
     /// What it replicates from.
     pub source: Option<SourceReport>,
+    /// The revision of the leadership record that is wholly in force on this server: whose acknowledgements the master
+    /// waits for and whose it has shut out, with the barrier of V3; whether a minion acknowledges.
+    #[serde(default)]
+    pub leadership_revision: Option<i64>,
+    /// A minion: whether its receiver may acknowledge. Only `false` is a promise.
+    #[serde(default)]
+    pub acknowledges: Option<bool>,
+    /// The master: how many acknowledgements a commit waits for; 0 where it waits for none.
+    #[serde(default)]
+    pub acks: Option<u32>,
+    /// The master: the members that receive from it.
+    #[serde(default)]
+    pub receivers: Vec<InstanceName>,
+    /// The master: how many sessions wait for an acknowledgement, as far as it was looked at.
+    #[serde(default)]
+    pub commits_waiting: Option<u32>,
     /// A seed under way.
     pub seed: Option<SeedReport>,
     /// Settings that wait for a restart.

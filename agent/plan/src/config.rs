@@ -195,6 +195,11 @@ pub(crate) fn unquoted(text: &str) -> String {
     value
 }
 
+/// Whether a file has the statements of a first start, which lock root.
+pub fn is_for_first_start(text: &str) -> bool {
+    text.lines().any(|line| line.starts_with("init_file="))
+}
+
 /// The settings of a file by name. The statements of a first start are none of them.
 pub fn settings_of(text: &str) -> BTreeMap<&str, &str> {
     text.lines()

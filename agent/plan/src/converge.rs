@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use schemadock_schema::known::Known;
 use schemadock_schema::status::{RestartPending, WaitKind};
 
-use crate::config::{ServerConfig, Start, settings_of, unquoted};
+use crate::config::{ServerConfig, Start, is_for_first_start, settings_of, unquoted};
 use crate::data::{data, disabled, reseed, without_target};
 use crate::desired::Desired;
 use crate::observed::{ContainerSeen, ContainerState, Seen, Stopping, Work};
@@ -103,7 +103,7 @@ fn configuration(desired: &Desired, seen: &Seen) -> Option<Plan<Step>> {
         // The file that worked stays; without one there is nothing to start with. A file of data that were here before
         // has not the statements of a first start, which lock root.
         let first = seen.record.server_uuid.is_none();
-        let none_works = seen.config.as_deref().is_none_or(|text| first && !text.contains("\ninit_file="));
+        let none_works = seen.config.as_deref().is_none_or(|text| first && !is_for_first_start(text));
         return none_works
             .then(|| Plan::refuse(format!("mysqld refused the variables of `mysql`: {}", rejected.error)));
     }

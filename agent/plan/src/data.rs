@@ -118,14 +118,15 @@ fn made_anew(wish: &Wish, desired: &Desired, seen: &Seen, how: &str) -> Plan<Ste
 }
 
 /// Why data are not replaced by anything.
-enum Kept {
+pub(crate) enum Kept {
     /// Who leads is not known.
     Unknown(Plan<Step>),
     /// They are the leader's, or of the one that led last.
     Leads,
 }
 
-fn not_to_be_replaced(wish: &Wish, seen: &Seen) -> Option<Kept> {
+/// Why the data of this instance are not replaced now; none where another member leads, or nobody ever did.
+pub(crate) fn not_to_be_replaced(wish: &Wish, seen: &Seen) -> Option<Kept> {
     if wish.grant.leadership.is_unknown() {
         let message = "who leads is not known until etcd answers: its data are left as they are";
         return Some(Kept::Unknown(Plan::wait(WaitKind::Etcd, "leadership", message)));

@@ -27,6 +27,16 @@ pub struct Outcome {
     pub seed: Option<SeedReport>,
 }
 
+/// Whether a status would take etcd's memory of the data away: neither this host nor etcd, as far as it was heard, says
+/// which they are. A store that is blank or another fleet's has no such memory.
+pub fn would_forget(wish: &Wish, seen: &Seen) -> bool {
+    let strange = wish
+        .store
+        .as_ref()
+        .is_some_and(|store| matches!(store.state, StoreState::Blank | StoreState::Foreign));
+    seen.record.server_uuid.is_none() && wish.recorded_uuid.is_unknown() && !strange
+}
+
 /// The status of an instance. `previous` keeps the time since when it waits.
 pub fn status(
     wish: &Wish,
@@ -110,6 +120,11 @@ pub fn status(
                 .or(channel.applier_error.as_ref())
                 .map(|(number, text)| format!("{number} {text}")),
         }),
+        leadership_revision: None,
+        acknowledges: server.map(|server| server.semi_sync_replica),
+        acks: None,
+        receivers: Vec::new(),
+        commits_waiting: None,
         seed: outcome.seed.clone(),
         restart_pending: desired.map(|desired| restart_pending(desired, seen)).unwrap_or_default(),
         container: seen.container.present().map(|container| ContainerReport {

@@ -5,6 +5,7 @@ use schemadock_schema::InstanceName;
 use schemadock_schema::known::Known;
 use schemadock_schema::status::{DataState, Phase, WaitKind};
 
+use crate::data::{Kept, not_to_be_replaced};
 use crate::observed::{CloneState, Seen, ServerSeen, Work};
 use crate::record::{DataOrigin, Replacing};
 use crate::standing::needs_seed;
@@ -32,20 +33,20 @@ pub(crate) fn seeding(wish: &Wish, seen: &Seen, server: &ServerSeen) -> Option<P
         Known::Present(clone) if clone.state == CloneState::InProgress => {
             Plan::wait(WaitKind::Seed, donor, format!("its data come from {donor}"))
         }
-        _ if wish.grant.leadership.is_unknown() => {
-            Plan::wait(WaitKind::Etcd, "leadership", "who leads is not known: the CLONE is not begun again")
-        }
-        _ if wish.leads() => Plan::refuse(
-            "it leads, but its data were being replaced by a CLONE that did not end: let another lead",
-        ),
-        _ => begin(wish, seen, server),
+        _ => match not_to_be_replaced(wish, seen) {
+            Some(Kept::Unknown(plan)) => plan,
+            Some(Kept::Leads) => Plan::refuse(
+                "it leads, but its data were being replaced by a CLONE that did not end: let another lead",
+            ),
+            None => begin(wish, seen, server),
+        },
     })
 }
 
 /// A server that cannot catch up from logs: its data are set aside if it has any, then it is seeded. Who leads must be
 /// known to be somebody else.
 pub(crate) fn seed(wish: &Wish, seen: &Seen, server: &ServerSeen) -> Option<Plan<Step>> {
-    if wish.leads() || wish.grant.leadership.is_unknown() {
+    if not_to_be_replaced(wish, seen).is_some() {
         return None;
     }
     let why = needs_seed(seen, server)?;

@@ -5,7 +5,7 @@
 use schemadock_schema::known::Known;
 use schemadock_schema::leadership::{Leadership, LeadershipPhase};
 use schemadock_schema::secrets::replication_user;
-use schemadock_schema::status::{StoreState, WaitKind};
+use schemadock_schema::status::WaitKind;
 use schemadock_schema::target::Role;
 
 use crate::accounts;
@@ -152,11 +152,13 @@ fn lead(record: &Leadership, wish: &Wish, desired: &Desired, seen: &Seen, server
             return Plan::Wait(waiting);
         }
         // L2: a read from a store that is not ours is no linearizable read.
-        if let Some(store) = wish.store.as_ref().filter(|store| store.state != StoreState::Ok) {
-            let state = format!("{:?}", store.state).to_lowercase();
-            let message = format!(
-                "this etcd is not believed ({state}), so nothing is opened on its word; see `schemadock fleet status`"
-            );
+        if !wish.believes_store() {
+            let message = match &wish.store {
+                None => "etcd has not answered yet: nothing is opened on what is remembered",
+                Some(_) => {
+                    "this etcd is not believed: nothing is opened on its word; see `schemadock fleet status`"
+                }
+            };
             return Plan::wait(WaitKind::Etcd, "etcd", message);
         }
         let never_open = matches!(seen.record.data, DataOrigin::Template) || server.offline_mode;

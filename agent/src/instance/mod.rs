@@ -22,13 +22,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use schemadock_agent_plan::observed::{Seen, Stopping, TemplateSeen, Work};
 use schemadock_agent_plan::record::Record;
-use schemadock_agent_plan::report::{Outcome, status};
+use schemadock_agent_plan::report::{Outcome, status, would_forget};
 use schemadock_agent_plan::step::{ConvergeStep, Plan, StandingStep};
 use schemadock_agent_plan::wish::Wish;
 use schemadock_schema::InstanceName;
 use schemadock_schema::known::{Known, WhyUnknown};
 use schemadock_schema::secrets::{AGENT_USER, Secrets};
-use schemadock_schema::status::{SeedReport, Status, StoreReport, StoreState, WaitKind};
+use schemadock_schema::status::{SeedReport, Status, WaitKind};
 use schemadock_store::watch;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -267,12 +267,7 @@ impl Instance {
         let (_, mut wish, seen) = self.snapshot();
         (wish.target_revision, wish.policy_revision) =
             (standing.0.min(converge.0), standing.1.min(converge.1));
-        // A status that does not know what etcd remembers of the data would take that memory away.
-        let strange = |store: &StoreReport| matches!(store.state, StoreState::Blank | StoreState::Foreign);
-        if seen.record.server_uuid.is_none()
-            && wish.recorded_uuid.is_unknown()
-            && !wish.store.as_ref().is_some_and(strange)
-        {
+        if would_forget(&wish, &seen) {
             return;
         }
         let outcome = self.state().outcome.clone();
@@ -353,13 +348,8 @@ impl Instance {
     /// Waits until the wish is made from this revision or a later one; at most 2 s.
     async fn await_revision(&self, revision: i64) {
         let mut asked = self.asked.clone();
-        let reached = async {
-            while asked.borrow_and_update().revision < revision {
-                if asked.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
+        let reached = asked.wait_for(|asked| asked.revision >= revision);
+        // Not in time or not at all: then it is planned with what there is.
         let _ = tokio::time::timeout(std::time::Duration::from_secs(2), reached).await;
     }
 

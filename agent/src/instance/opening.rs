@@ -29,12 +29,19 @@ impl OpeningPermit {
         let handover_key = ctx.keys.handover(cluster, expected_term);
         let alive_key = ctx.keys.alive(&ctx.settings.host);
         let keys = [ctx.keys.fleet(), record_key.clone(), handover_key.clone(), alive_key.clone()];
+        let view = ctx.mirror.view();
         let answer = ctx.store().read_linearizable(&keys).await?;
         let fleet: Option<Fleet> =
             answer.get(&ctx.keys.fleet()).and_then(|entry| serde_json::from_slice(&entry.value).ok());
-        let believed = ctx.mirror.view().fleet.clone();
-        if fleet.as_ref().map(|fleet| &fleet.id) != believed.as_ref() {
+        if fleet.as_ref().map(|fleet| &fleet.id) != view.fleet.as_ref() {
             return Err(StepError::Refused("etcd holds another fleet: nothing is opened".to_owned()));
+        }
+        // The mirror may not have noticed yet.
+        if answer.revision < view.revision {
+            return Err(StepError::Refused(format!(
+                "etcd went back from revision {} to {}: nothing is opened",
+                view.revision, answer.revision
+            )));
         }
         if answer.get(&alive_key).and_then(agent_of).is_some_and(|agent| agent != ctx.agent) {
             return Err(StepError::Refused(

@@ -4,7 +4,7 @@ use schemadock_schema::keys::Keys;
 use schemadock_store::Entry;
 use serde_json::{Value, json};
 
-use super::seen::Seen;
+use super::seen::{self, Seen};
 
 pub(super) fn keys() -> Keys {
     Keys::new("/p")
@@ -23,7 +23,7 @@ pub(super) fn seen(documents: &[(&str, Value)]) -> Seen {
             lease: 0,
         })
         .collect();
-    Seen::read(&keys(), 100, entries.iter())
+    seen::read(&keys(), 100, entries.iter())
 }
 
 pub(super) fn host(name: &str, address: &str) -> Value {

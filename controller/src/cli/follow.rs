@@ -7,7 +7,7 @@ use schemadock_store::Selector;
 use schemadock_store::mirror::{Gate, Mirror};
 use tokio::time::{Instant, timeout_at};
 
-use super::seen::{Seen, parts};
+use super::seen::{self, Seen, parts};
 use super::{Context, Failure};
 
 /// How long etcd may say nothing before the user hears of it.
@@ -57,7 +57,7 @@ impl<'a> Follow<'a> {
             if self.wanted.iter().all(|part| view.listed.contains_key(part)) {
                 self.told = false;
                 let entries = view.entries.values().map(|entry| &**entry);
-                return Some(Seen::read(&self.ctx.keys, view.revision, entries));
+                return Some(seen::read(&self.ctx.keys, view.revision, entries));
             }
         }
     }

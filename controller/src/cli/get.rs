@@ -156,7 +156,7 @@ pub fn rows(kind: Kind, keys: &Keys, seen: &Seen, name: Option<&str>) -> Result<
             (by_name(values, "name"), "host", &["name"])
         }
         Kind::Controllers => (by_name(plain::controllers(keys, seen), "id"), "controller", &["id"]),
-        Kind::Operations => (by_name(plain::operations(keys, seen), "id"), "operation", &["id"]),
+        Kind::Operations => (by_name(plain::operations(seen), "id"), "operation", &["id"]),
         Kind::Events => {
             (by_name(plain::events(keys, seen), "id"), "event", &["cluster", "instance", "host", "id"])
         }

@@ -120,8 +120,10 @@ impl<T> Receiver<T> {
     /// # Errors
     /// When there is none, and the sender is gone.
     pub fn has_changed(&self) -> Result<bool, Closed> {
+        // First whether it is closed: the last news may come just before.
+        let closed = self.shared.closed.load(Ordering::SeqCst);
         let news = self.shared.read().1 != self.seen;
-        if !news && self.shared.closed.load(Ordering::SeqCst) {
+        if !news && closed {
             return Err(Closed);
         }
         Ok(news)
@@ -142,9 +144,7 @@ impl<T> Receiver<T> {
             news.await;
         }
     }
-}
 
-impl<T> Receiver<T> {
     /// Returns once the value was as wished, which is no news any more then. What is borrowed may be newer.
     ///
     /// # Errors

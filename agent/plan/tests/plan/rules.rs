@@ -1,5 +1,6 @@
 //! The rules of leadership and of data, as far as they can be stated on one next step.
 
+use schemadock_agent_plan::config::is_for_first_start;
 use schemadock_agent_plan::data::data_state;
 use schemadock_agent_plan::foresee::Step;
 use schemadock_agent_plan::observed::{Seen, ThreadState};
@@ -212,8 +213,7 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                         .or(must(seen.config.is_some(), "starts without a file"))
                         .or(must(
                             seen.record.server_uuid.is_some()
-                                || seen.init
-                                    && seen.config.as_ref().is_some_and(|c| c.contains("init_file=")),
+                                || seen.init && seen.config.as_deref().is_some_and(is_for_first_start),
                             "a first start without the statements that lock root",
                         ))
                         .or(must(seen.data.present().is_some(), "starts without data"))

@@ -2,6 +2,7 @@
 
 use schemadock_schema::HostName;
 use schemadock_schema::keys::Keys;
+use schemadock_schema::operation::Operation;
 use serde_json::{Map, Value, json};
 
 use crate::cli::seen::Seen;
@@ -44,31 +45,34 @@ pub fn controllers(keys: &Keys, seen: &Seen) -> Vec<Value> {
             let of = |field: &str| value.get(field).cloned().unwrap_or_default();
             json!({
                 "id": id, "host": of("host"), "version": of("version"),
-                "leader": seen.controller.as_deref().is_some_and(|leader| leader.contains(id)),
+                "leader": seen.controller.as_deref().is_some_and(|leader| leader == id),
                 "since": of("since"),
             })
         })
         .collect()
 }
 
-/// Requested changes.
-pub fn operations(keys: &Keys, seen: &Seen) -> Vec<Value> {
-    const FIELDS: [&str; 12] = [
-        "id",
-        "kind",
-        "clusters",
-        "state",
-        "step",
-        "waiting_on",
-        "progress",
-        "plan",
-        "requested_by",
-        "requested_at",
-        "updated_at",
-        "outcome",
-    ];
-    let below = seen.plain.iter().filter(|(key, _)| key.starts_with(&keys.operations()));
-    below.map(|(key, value)| with_fields(&FIELDS, Keys::last_part(key), value)).collect()
+/// Requested changes, oldest first.
+pub fn operations(seen: &Seen) -> Vec<Value> {
+    seen.operations.values().map(|stored| operation(&stored.value)).collect()
+}
+
+/// One requested change as scripts read it.
+pub fn operation(operation: &Operation) -> Value {
+    json!({
+        "id": operation.id,
+        "kind": operation.request.kind(),
+        "clusters": operation.clusters,
+        "state": operation.state,
+        "step": operation.step,
+        "waiting_on": operation.waiting_on,
+        "progress": operation.progress,
+        "plan": operation.plan,
+        "requested_by": operation.requested_by,
+        "requested_at": operation.requested_at,
+        "updated_at": operation.updated_at,
+        "outcome": operation.outcome,
+    })
 }
 
 /// What happened, oldest first.
