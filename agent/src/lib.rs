@@ -12,11 +12,10 @@
 //! | [`containers`] | the seam to Docker |
 //! | [`mysqld`] | the seam to the servers |
 //! | [`disk`] | the seam to the host's disk: data, templates, retired data, records |
-//! | [`context`], [`clock`], [`failpoints`] | what all parts share |
+//! | [`context`] | what all parts share |
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::disallowed_types))]
 
-pub mod clock;
 // The adapter to Docker: sockets, processes and the daemon's wall time are its business.
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod containers;
@@ -26,7 +25,6 @@ pub mod context;
 pub mod disk;
 pub mod events;
 pub mod facts;
-pub mod failpoints;
 pub mod host;
 pub mod instance;
 // The adapter to the servers: sockets are its business.
@@ -36,3 +34,5 @@ pub mod requests;
 pub mod settings;
 pub mod template;
 pub mod wishes;
+
+pub use schemadock_store::{clock, failpoints};

@@ -1,7 +1,9 @@
-//! The `schemadock` command line; the controller's service joins it here.
+//! The controller's service, and the `schemadock` command line.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`cli`] | the command line: arguments, commands, output |
+//! | [`office`] | the service: election, the loop over the plan |
 
 pub mod cli;
+pub mod office;

@@ -65,6 +65,8 @@ pub struct FleetView {
     pub fleet_created: Option<i64>,
     /// Targets; more than one of a name only where somebody wrote them by hand.
     pub targets: BTreeMap<InstanceName, Vec<StoredTarget>>,
+    /// Which instances have targets of a cluster.
+    members: BTreeMap<ClusterName, BTreeSet<InstanceName>>,
     /// What agents report of instances.
     pub statuses: BTreeMap<InstanceName, Status>,
     /// What agents report of hosts.
@@ -179,11 +181,20 @@ impl FleetView {
         match (kind, parts.as_slice()) {
             ("fleet", []) => self.fleet_created = None,
             ("targets", [_, name]) => {
-                if let Some(all) = self.targets.get_mut(*name) {
-                    all.retain(|one| one.key != key);
-                    if all.is_empty() {
-                        self.targets.remove(*name);
+                let Some((name, mut all)) = self.targets.remove_entry(*name) else { return };
+                let clusters: Vec<ClusterName> = all.iter().filter_map(|one| one.cluster.clone()).collect();
+                all.retain(|one| one.key != key);
+                for cluster in clusters {
+                    let still = all.iter().any(|one| one.cluster.as_ref() == Some(&cluster));
+                    if let Some(members) = self.members.get_mut(&cluster).filter(|_| !still) {
+                        members.remove(&name);
+                        if members.is_empty() {
+                            self.members.remove(&cluster);
+                        }
                     }
+                }
+                if !all.is_empty() {
+                    self.targets.insert(name, all);
                 }
             }
             ("status", [_, name]) => drop(self.statuses.remove(*name)),
@@ -261,6 +272,9 @@ impl FleetView {
             Ok(target) => (target.host, target.cluster) = (Some(host.clone()), cluster.clone()),
             Err(why) => drop(self.complaints.insert(entry.key.to_owned(), why.clone())),
         }
+        if let Some(cluster) = &cluster {
+            self.members.entry(cluster.clone()).or_default().insert(name.clone());
+        }
         let (key, mod_revision) = (entry.key.to_owned(), entry.mod_revision);
         self.targets.entry(name).or_default().push(StoredTarget {
             key,
@@ -287,12 +301,15 @@ impl FleetView {
 
     /// The targets of one cluster.
     pub fn targets_of(&self, cluster: &ClusterName) -> impl Iterator<Item = (&InstanceName, &StoredTarget)> {
-        self.all_targets().filter(move |(_, stored)| stored.cluster.as_ref() == Some(cluster))
+        let names = self.members.get(cluster).into_iter().flatten();
+        let targets = names.filter_map(|name| self.targets.get_key_value(name));
+        let targets = targets.flat_map(|(name, all)| all.iter().map(move |one| (name, one)));
+        targets.filter(move |(_, stored)| stored.cluster.as_ref() == Some(cluster))
     }
 
     /// The clusters that have targets.
     pub fn clusters(&self) -> BTreeSet<ClusterName> {
-        self.all_targets().filter_map(|(_, target)| target.cluster.clone()).collect()
+        self.members.keys().cloned().collect()
     }
 
     /// The revision of a cluster's policy; 0 where there is none.

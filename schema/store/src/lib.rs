@@ -6,13 +6,16 @@
 //! * [`KeptLease`](lease::KeptLease), [`HourlyLease`](lease::HourlyLease): a life to be seen, and events that go away.
 //! * [`watch`]: values that others watch, in an order that a seed can replay.
 //! * [`Delays`](backoff::Delays): how long to wait before trying again, everywhere in the project.
+//! * [`clock`], [`failpoints`]: what the processes that use the store share beside it.
 //!
 //! There is one way to write: [`Store::commit`]. Linearizable reads are a method of their own.
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::disallowed_types))]
 
 pub mod backoff;
+pub mod clock;
 pub mod etcd;
+pub mod failpoints;
 pub mod lease;
 pub mod mirror;
 pub mod watch;

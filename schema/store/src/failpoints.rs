@@ -1,4 +1,4 @@
-//! Moments at which a test can end the agent as `kill -9` would. Built in only with the feature `failpoints`, and never in a
+//! Moments at which a test can end the process as `kill -9` would. Built in only with the feature `failpoints`, and never in a
 //! release.
 
 /// Ends the process at once if `SCHEMADOCK_FAILPOINT` names this moment: `<step>.before` or `<step>.after`, with `#N`

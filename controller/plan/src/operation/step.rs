@@ -1,0 +1,344 @@
+//! What an operation does next, and the goals that operations share.
+//!
+//! A goal is reached (`Ok`), or there is something to do or to wait for first (`Err`): goals are asked one after another,
+//! each time from the first.
+
+use std::collections::BTreeMap;
+
+use schemadock_schema::leadership::LeadershipPhase;
+use schemadock_schema::operation::Memory;
+use schemadock_schema::target::{Promotion, Role, Target};
+use schemadock_schema::{ClusterName, HostName, InstanceName, Timestamp};
+
+use super::Scene;
+use crate::changes::Changes;
+use crate::cluster::{Cluster, Member};
+
+/// How far behind a candidate may be when a handover begins, in seconds.
+const CANDIDATE_LAG: f64 = 2.0;
+/// How often a handover that was taken back is tried again within a longer operation.
+const TRIES: u32 = 3;
+
+/// What an operation does next.
+pub(crate) enum Step<'a> {
+    /// Writes, with what it remembers from then on.
+    Write {
+        /// The writes.
+        changes: Box<Changes<'a>>,
+        /// What it remembers.
+        memory: Box<Memory>,
+        /// One sentence.
+        what: String,
+        /// How many steps are done then.
+        done: Option<u32>,
+    },
+    /// Nothing yet; what is waited for.
+    Wait(String),
+    /// All was done.
+    Done(String),
+    /// What was done was taken back.
+    Undone(String),
+    /// It cannot go on.
+    Failed(String),
+    /// It was ended as asked.
+    Cancelled(String),
+}
+
+impl<'a> Step<'a> {
+    pub(crate) fn write(changes: Changes<'a>, memory: Memory, what: impl Into<String>) -> Self {
+        Step::Write { changes: Box::new(changes), memory: Box::new(memory), what: what.into(), done: None }
+    }
+
+    pub(crate) fn after(self, steps: u32) -> Self {
+        match self {
+            Step::Write { changes, memory, what, .. } => {
+                Step::Write { changes, memory, what, done: Some(steps) }
+            }
+            other => other,
+        }
+    }
+}
+
+/// See the module.
+pub(crate) type Goal<'a, T = ()> = Result<T, Step<'a>>;
+
+impl<'a> Scene<'a> {
+    pub(crate) fn cluster(&self, name: &'a ClusterName) -> Cluster<'a> {
+        Cluster::of(self.view, name)
+    }
+
+    /// The one cluster of most operations.
+    pub(crate) fn own_cluster(&self) -> Goal<'a, Cluster<'a>> {
+        match self.operation.clusters.first() {
+            Some(name) => Ok(self.cluster(name)),
+            None => Err(Step::Failed("it names no cluster".to_owned())),
+        }
+    }
+
+    pub(crate) fn longer(&self, since: Timestamp, millis: i64) -> bool {
+        self.now.as_millisecond() - since.as_millisecond() >= millis
+    }
+
+    /// Writes memory alone.
+    pub(crate) fn remember(&self, edit: impl FnOnce(&mut Memory), what: impl Into<String>) -> Step<'a> {
+        let mut memory = self.memory();
+        edit(&mut memory);
+        Step::write(self.changes(), memory, what)
+    }
+}
+
+/// Every member is as it is to be, and the durability is as wished.
+pub(crate) fn whole<'a>(cluster: &Cluster<'_>) -> Goal<'a> {
+    match cluster.missing() {
+        None => Ok(()),
+        Some(missing) => Err(Step::Wait(missing)),
+    }
+}
+
+/// A member is kept out of the voters.
+pub(crate) fn out<'a>(scene: &Scene<'a>, cluster: &Cluster<'_>, name: &InstanceName) -> Goal<'a> {
+    if !scene.operation.memory.out.contains(name) {
+        let what = format!("{name} is taken out of the voters");
+        return Err(scene.remember(|memory| memory.out.push(name.clone()), what));
+    }
+    // Without acknowledgements its place promises nothing.
+    let counts = cluster.meant.is_some_and(|record| record.acks > 0 || record.acks_next.is_some());
+    if counts && cluster.votes(name) {
+        return Err(Step::Wait(format!("{name} to leave the voters")));
+    }
+    Ok(())
+}
+
+/// Targets of a cluster become these.
+pub(crate) fn targets<'a>(
+    scene: &Scene<'a>,
+    cluster: &Cluster<'_>,
+    changed: &BTreeMap<InstanceName, Option<(HostName, Target)>>,
+    memory: Memory,
+    what: impl Into<String>,
+) -> Step<'a> {
+    let mut changes = scene.changes();
+    changes.targets(cluster.name, changed);
+    changes.judged_by(scene.keys.leadership(cluster.name));
+    Step::write(changes, memory, what)
+}
+
+/// A member is as its target says, follows and is close behind.
+pub(crate) fn well<'a>(cluster: &Cluster<'_>, member: &Member<'_>) -> Goal<'a> {
+    if let Some(missing) = member.missing(cluster.policy_revision) {
+        return Err(Step::Wait(missing));
+    }
+    if !cluster.leads(member.name) && !member.follows(5.0) {
+        return Err(Step::Wait(format!("{} to catch up", member.name)));
+    }
+    Ok(())
+}
+
+/// A member is no member any more, and its agent has cleared up after it; a dead host's agent does that when it is back.
+pub(crate) fn gone<'a>(scene: &Scene<'a>, cluster: &Cluster<'a>, name: &InstanceName) -> Goal<'a> {
+    if let Some(member) = cluster.members.get(name) {
+        if cluster.leads(name) {
+            return Err(Step::Failed(format!("{name} leads: another member must lead before it can go")));
+        }
+        let follows = cluster.members.values().find(|other| {
+            other.target.source() == Some((member.host, member.target.port)) && other.name != name
+        });
+        if let Some(other) = follows {
+            return Err(Step::Failed(format!("{} follows {name}; point it elsewhere first", other.name)));
+        }
+        out(scene, cluster, name)?;
+        let mut memory = scene.memory();
+        memory.out.retain(|other| other != name);
+        let changed = BTreeMap::from([(name.clone(), None)]);
+        return Err(targets(scene, cluster, &changed, memory, format!("{name} is taken away")));
+    }
+    let reported = scene.view.statuses.get(name);
+    if reported.is_some_and(|status| scene.view.alive.contains(&status.host)) {
+        return Err(Step::Wait(format!("{name} to be taken down")));
+    }
+    Ok(())
+}
+
+/// The best member to lead, of those that may.
+pub(crate) fn best(
+    cluster: &Cluster<'_>,
+    may: impl Fn(&Member<'_>) -> bool,
+) -> Option<InstanceName> {
+    let rank = |member: &&Member<'_>| {
+        let wished = match member.target.promotion {
+            Promotion::Prefer => 0,
+            Promotion::Neutral => 1,
+            Promotion::Never => 2,
+        };
+        let behind = member.status.and_then(|status| status.source.as_ref()?.lag_seconds).unwrap_or(0.0);
+        (wished, !cluster.votes(member.name), behind.floor() as u64, member.name.clone())
+    };
+    let fit = cluster.minions().filter(|member| unfit(cluster, member).is_none() && may(member));
+    let fit = fit.filter(|member| member.target.promotion != Promotion::Never);
+    fit.min_by_key(rank).map(|member| member.name.clone())
+}
+
+/// Why a member cannot lead now.
+pub(crate) fn unfit(cluster: &Cluster<'_>, member: &Member<'_>) -> Option<String> {
+    let name = member.name;
+    if member.target.disabled {
+        return Some(format!("{name} is disabled"));
+    }
+    if member.target.maintenance {
+        return Some(format!("{name} is under maintenance"));
+    }
+    if member.target.role == Role::Master && member.target.source().is_some() {
+        return Some(format!("{name} is being split off"));
+    }
+    if !member.alive {
+        return Some(format!("the agent of {} is not alive", member.host));
+    }
+    if member.status.is_some_and(|status| status.foreign.is_some()) {
+        return Some(format!("{name} has transactions that its master lacks"));
+    }
+    if !member.follows(CANDIDATE_LAG) {
+        let said = member.status.map(|status| match &status.source {
+            _ if !status.message.is_empty() => status.message.clone(),
+            Some(source) => format!(
+                "receiver {}, applier {}, {:.0} s behind",
+                source.io,
+                source.sql,
+                source.lag_seconds.unwrap_or(0.0)
+            ),
+            None => format!("phase {}", status.phase),
+        });
+        return Some(format!("{name} does not follow closely: {}", said.unwrap_or("no report".to_owned())));
+    }
+    (!cluster.votes(name)).then(|| format!("{name} is not among the voters yet"))
+}
+
+/// A member leads. What a longer operation tries a few times, a switchover tries once.
+pub(crate) fn led_by<'a>(
+    scene: &Scene<'a>,
+    cluster: &Cluster<'a>,
+    to: &InstanceName,
+    once: bool,
+) -> Goal<'a> {
+    let Some(stored) = cluster.record else {
+        return Err(Step::Failed(format!("nobody leads {}", cluster.name)));
+    };
+    let record = &stored.value;
+    if record.phase != LeadershipPhase::Steady {
+        return Err(Step::Wait(under_way(cluster, record.term)));
+    }
+    let memory = &scene.operation.memory;
+    if record.master.as_ref() == Some(to) {
+        return match cluster.master().and_then(|master| master.status) {
+            Some(status) if status.writable == Some(true) => Ok(()),
+            _ => Err(Step::Wait(format!("{to} to open for writes"))),
+        };
+    }
+    if memory.term == Some(record.term) {
+        let leader = record.master.as_ref().map_or("nobody", InstanceName::as_str);
+        let message = format!(
+            "the handover to {to} was taken back in term {}: {leader} leads and takes writes; its events say why",
+            record.term
+        );
+        if once || memory.taken_back + 1 >= TRIES {
+            return Err(Step::Undone(message));
+        }
+        let again = |memory: &mut Memory| {
+            memory.term = None;
+            memory.taken_back += 1;
+        };
+        return Err(scene.remember(again, format!("{message}; tried again")));
+    }
+    if cluster.policy.paused {
+        return Err(Step::Wait(format!("{} is paused", cluster.name)));
+    }
+    let Some(master) = cluster.master() else {
+        return Err(Step::Failed(format!("the target of the master of {} is gone", cluster.name)));
+    };
+    if !master.alive {
+        return Err(Step::Wait(format!("the agent of {}, whose server leads", master.host)));
+    }
+    if master.status.is_none_or(|status| status.writable != Some(true)) {
+        return Err(Step::Wait(format!("{} to take writes", master.name)));
+    }
+    let Some(candidate) = cluster.members.get(to) else {
+        return Err(Step::Failed(format!("the target of {to} is gone")));
+    };
+    if let Some(why) = unfit(cluster, candidate) {
+        return Err(Step::Wait(why));
+    }
+    if record.acks_next.is_some() || !record.leaving.is_empty() {
+        return Err(Step::Wait("a change of the voters that is under way".to_owned()));
+    }
+    // Those that move behind the candidate first must be there (leadership design, Switchover 2).
+    let movers = record.voters.len().saturating_sub(record.acks.max(1) as usize);
+    let others = record.voters.iter().map(|voter| &voter.name).filter(|name| *name != to).take(movers);
+    for name in others {
+        if cluster.members.get(name).is_none_or(|member| !member.follows(CANDIDATE_LAG)) {
+            return Err(Step::Wait(format!("{name} to follow closely")));
+        }
+    }
+    let mut after = record.clone();
+    after.term += 1;
+    after.phase = LeadershipPhase::Handover;
+    after.to = Some(to.clone());
+    after.deadline =
+        Timestamp::from_millisecond(scene.now.as_millisecond() + scene.bounds.handover).ok();
+    after.by.clone_from(&scene.operation.requested_by);
+    after.reason = format!("operation {}", scene.operation.id);
+    let mut changes = scene.changes();
+    changes.put(scene.keys.leadership(cluster.name), &after);
+    changes.judged_by(scene.keys.cluster(cluster.name));
+    let mut remembered = scene.memory();
+    remembered.term = Some(after.term);
+    remembered.led.clone_from(&record.master);
+    let what = format!("{} hands over to {to} in term {}", master.name, after.term);
+    Err(Step::write(changes, remembered, what))
+}
+
+/// Whom a handover waits for.
+fn under_way(cluster: &Cluster<'_>, term: u64) -> String {
+    let Some(record) = cluster.record.map(|stored| &stored.value) else { return String::new() };
+    let parties = [record.master.as_ref(), record.to.as_ref()].into_iter().flatten();
+    let silent = parties
+        .filter_map(|name| cluster.members.get(name))
+        .find(|member| !member.alive)
+        .map(|member| format!("the agent of {}: the handover of term {term} is not decided", member.host));
+    silent.unwrap_or_else(|| format!("the handover of term {term}"))
+}
+
+/// The target of a member that is added: it follows who leads.
+pub(crate) fn follower(cluster: &Cluster<'_>, port: u16, like: &Target) -> Option<Target> {
+    let master = cluster.master()?;
+    Some(Target {
+        role: Role::Minion,
+        port,
+        master_host: Some(master.host.clone()),
+        master_port: Some(master.target.port),
+        disabled: false,
+        host: None,
+        cluster: None,
+        maintenance: false,
+        schemas: None,
+        ..like.clone()
+    })
+}
+
+/// A name for a member on a host: `<host>-<cluster>-db<first free number>`.
+pub(crate) fn member_name(
+    scene: &Scene<'_>,
+    cluster: &ClusterName,
+    host: &HostName,
+    taken: &[InstanceName],
+) -> Option<InstanceName> {
+    let used = |number: u32| {
+        let tail = format!("-{cluster}-db{number}");
+        let ends = |name: &InstanceName| name.as_str().ends_with(&tail);
+        scene.view.targets_of(cluster).any(|(name, _)| ends(name))
+            || taken.iter().any(ends)
+            || scene.view.statuses.iter().any(|(name, status)| {
+                status.cluster.as_ref() == Some(cluster) && ends(name)
+            })
+    };
+    let number = (1..10_000).find(|number| !used(*number))?;
+    format!("{host}-{cluster}-db{number}").parse().ok()
+}

@@ -1,0 +1,110 @@
+//! Since when something has been so: kept by the shell, so that plans stay a function of what they are given.
+
+use std::collections::BTreeMap;
+
+use schemadock_schema::{HostName, InstanceName, Timestamp};
+
+use crate::cluster::Cluster;
+use crate::view::FleetView;
+
+/// Bounds of time, all in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// After this a voter that is away counts as lost: it leaves while enough copies are there.
+    pub voter_lost: i64,
+    /// A handover that was not decided by then is taken back by the old master's agent.
+    pub handover: i64,
+    /// How long an operation waits for one member to come up well before it gives up.
+    pub member: i64,
+    /// Where a policy names no `replace_after`: after this a member lost with its host is replaced.
+    pub replace_after: i64,
+    /// What durations that people give in seconds are multiplied with, in thousandths.
+    pub scale: i64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds { voter_lost: 2_000, handover: 10_000, member: 300_000, replace_after: 600_000, scale: 1_000 }
+    }
+}
+
+impl Bounds {
+    /// All of them scaled.
+    pub fn scaled(factor: f64) -> Self {
+        let of = |millis: i64| (millis as f64 * factor) as i64;
+        let full = Bounds::default();
+        Bounds {
+            // What real servers need does not shrink with a test's patience.
+            voter_lost: full.voter_lost,
+            handover: full.handover,
+            member: full.member,
+            replace_after: of(full.replace_after),
+            scale: of(full.scale),
+        }
+    }
+}
+
+/// Something that lasts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fact {
+    /// A registered host whose agent does not live.
+    HostGone(HostName),
+    /// A voter that does not receive from its master.
+    VoterAway(InstanceName),
+}
+
+/// Since when facts hold, as this controller has seen it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Since {
+    facts: BTreeMap<Fact, Timestamp>,
+}
+
+impl Since {
+    /// Looks which facts hold now.
+    pub fn notice(&mut self, view: &FleetView, now: Timestamp) {
+        let gone = view.hosts.keys().filter(|host| !view.alive.contains(*host)).cloned().map(Fact::HostGone);
+        let away = view.leaderships.keys().flat_map(|name| {
+            let cluster = Cluster::of(view, name);
+            away(&cluster).into_iter().map(Fact::VoterAway)
+        });
+        let now_held: std::collections::BTreeSet<Fact> = gone.chain(away).collect();
+        self.facts.retain(|fact, _| now_held.contains(fact));
+        for fact in now_held {
+            self.facts.entry(fact).or_insert(now);
+        }
+    }
+
+    /// Whether it holds.
+    pub fn holds(&self, fact: &Fact) -> bool {
+        self.facts.contains_key(fact)
+    }
+
+    /// Whether it has held for longer than so many milliseconds.
+    pub fn longer(&self, fact: &Fact, now: Timestamp, millis: i64) -> bool {
+        self.facts.get(fact).is_some_and(|at| now.as_millisecond() - at.as_millisecond() >= millis)
+    }
+
+    /// The next moment after `now` at which one of them will have lasted as long as asked; so the plan is made again.
+    pub fn next(&self, now: Timestamp, bounds: &Bounds) -> Option<Timestamp> {
+        let due = self.facts.iter().map(|(fact, at)| {
+            let lasting = match fact {
+                Fact::HostGone(_) => bounds.replace_after,
+                Fact::VoterAway(_) => bounds.voter_lost,
+            };
+            at.as_millisecond() + lasting
+        });
+        let next = due.filter(|at| *at > now.as_millisecond()).min()?;
+        Timestamp::from_millisecond(next).ok()
+    }
+}
+
+/// Voters that do not receive: the master's agent does not see them, or their own agents are away.
+fn away(cluster: &Cluster<'_>) -> Vec<InstanceName> {
+    let Some(record) = cluster.meant else { return Vec::new() };
+    let seen = cluster.master().and_then(|master| master.status).map(|status| &status.receivers);
+    let away = record.voters.iter().map(|voter| &voter.name).filter(|name| {
+        let member = cluster.members.get(*name);
+        !member.is_some_and(|member| member.runs()) || seen.is_some_and(|seen| !seen.contains(name))
+    });
+    away.cloned().collect()
+}
