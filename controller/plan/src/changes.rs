@@ -52,25 +52,25 @@ impl<'a> Changes<'a> {
 
     /// Puts and deletes targets of one cluster, with the list of its members. Placement was judged by the targets of
     /// the hosts concerned.
-    pub fn targets(&mut self, cluster: &ClusterName, changed: &BTreeMap<InstanceName, Option<(HostName, Target)>>) {
+    pub fn targets(
+        &mut self,
+        cluster: &ClusterName,
+        changed: &BTreeMap<InstanceName, Option<(HostName, Target)>>,
+    ) {
         let mut members: BTreeSet<InstanceName> =
             self.view.targets_of(cluster).map(|(name, _)| name.clone()).collect();
         for (name, change) in changed {
             match change {
                 Some((host, target)) => {
                     members.insert(name.clone());
-                    let target = Target {
-                        host: Some(host.clone()),
-                        cluster: Some(cluster.clone()),
-                        ..target.clone()
-                    };
+                    let target =
+                        Target { host: Some(host.clone()), cluster: Some(cluster.clone()), ..target.clone() };
                     let new = self.view.one_target(name).is_none();
                     self.put(self.keys.target(host, name), &Document { data: target });
                     if new {
                         let prefix = self.keys.targets_of(host);
                         let revision = self.view.revision;
-                        self.guards
-                            .insert(prefix.clone(), Guard::PrefixUnchanged { prefix, revision });
+                        self.guards.insert(prefix.clone(), Guard::PrefixUnchanged { prefix, revision });
                     }
                 }
                 None => {

@@ -41,7 +41,9 @@ impl Member<'_> {
         let source = self.status.and_then(|status| status.source.as_ref());
         self.runs()
             && source.is_some_and(|source| {
-                source.io == "ON" && source.sql == "ON" && source.lag_seconds.is_none_or(|behind| behind <= lag)
+                source.io == "ON"
+                    && source.sql == "ON"
+                    && source.lag_seconds.is_none_or(|behind| behind <= lag)
             })
     }
 

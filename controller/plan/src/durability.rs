@@ -200,10 +200,9 @@ impl Judge<'_> {
 
     /// A leaving voter whose account is locked cannot show that it follows: that its server runs is enough.
     fn returned(&self, member: &Member<'_>, record: &Leadership) -> bool {
-        let same = record
-            .voters
-            .iter()
-            .any(|voter| voter.name == *member.name && Some(voter.server_uuid.as_str()) == member.server_uuid());
+        let same = record.voters.iter().any(|voter| {
+            voter.name == *member.name && Some(voter.server_uuid.as_str()) == member.server_uuid()
+        });
         same && member.runs() && !self.since.longer(&Fact::HostGone(member.host.clone()), self.now, 0)
     }
 
@@ -211,7 +210,8 @@ impl Judge<'_> {
         let record = self.record;
         let (voters, acks) = (record.voters.len(), record.acks as usize);
         let wished = (self.cluster.wished_acks() as usize).min(voters).max(1);
-        if let Some((voter, why)) = record.voters.iter().find_map(|voter| Some((voter, self.why_out(voter)?))) {
+        if let Some((voter, why)) = record.voters.iter().find_map(|voter| Some((voter, self.why_out(voter)?)))
+        {
             return self.without(voter, &why);
         }
         // V2: etcd first, then the member's flag.
@@ -259,11 +259,8 @@ impl Judge<'_> {
     fn without(&self, voter: &Voter, why: &str) -> Change {
         let record = self.record;
         let left = record.voters.len() - 1;
-        let copies = 1 + record
-            .voters
-            .iter()
-            .filter(|other| other.name != voter.name && !self.away(other))
-            .count();
+        let copies =
+            1 + record.voters.iter().filter(|other| other.name != voter.name && !self.away(other)).count();
         let floor = self.cluster.min_copies();
         if copies < floor {
             return Change::Wait(format!(

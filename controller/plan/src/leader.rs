@@ -13,7 +13,11 @@ use crate::view::FleetView;
 pub const DOCUMENTS: &str = "documents";
 
 /// A handover that was decided: the record says it, with roles and route, in one transaction.
-pub fn folded<'a>(view: &'a FleetView, keys: &'a Keys, cluster: &Cluster<'_>) -> Option<(Changes<'a>, String)> {
+pub fn folded<'a>(
+    view: &'a FleetView,
+    keys: &'a Keys,
+    cluster: &Cluster<'_>,
+) -> Option<(Changes<'a>, String)> {
     let stored = cluster.record.filter(|_| !cluster.steady())?;
     let term = stored.value.term;
     view.handovers.get(&(cluster.name.clone(), term))?;

@@ -60,8 +60,7 @@ pub fn mended(
         let age = now.as_millisecond() - operation.updated_at.as_millisecond();
         operation.requested_by == BY && operation.clusters.contains(cluster.name) && age < bounds.member
     });
-    (wanting && !failed)
-        .then(|| asked(view, cluster, Request::Scale { replicas, hosts: Vec::new() }, now))
+    (wanting && !failed).then(|| asked(view, cluster, Request::Scale { replicas, hosts: Vec::new() }, now))
 }
 
 fn under_way(view: &FleetView) -> usize {
@@ -77,7 +76,8 @@ fn lost(
     now: Timestamp,
     bounds: &Bounds,
 ) -> Option<(InstanceName, HostName)> {
-    let after = cluster.policy.replace_after.map_or(bounds.replace_after, |seconds| seconds as i64 * bounds.scale);
+    let after =
+        cluster.policy.replace_after.map_or(bounds.replace_after, |seconds| seconds as i64 * bounds.scale);
     let lost = cluster.minions().find(|member| {
         !member.target.disabled && since.longer(&Fact::HostGone(member.host.clone()), now, after)
     })?;

@@ -14,11 +14,7 @@ use crate::placement::{Ask, NoRoom, Place, Rooms, Strategy, place};
 use crate::view::FleetView;
 
 /// Where the members would be placed.
-pub(super) fn placed(
-    view: &FleetView,
-    cluster: &ClusterName,
-    create: &Create,
-) -> Result<Vec<Place>, NoRoom> {
+pub(super) fn placed(view: &FleetView, cluster: &ClusterName, create: &Create) -> Result<Vec<Place>, NoRoom> {
     let ask = Ask {
         cluster: cluster.clone(),
         size: size(create),
@@ -106,7 +102,10 @@ fn founded<'a>(scene: &Scene<'a>, cluster: &ClusterName, create: &Create) -> Ste
     changes.policy(cluster, &policy);
     changes.judged_by(scene.keys.leadership(cluster));
     let mut memory = scene.memory();
-    let what = format!("its members are written: {}", names.iter().map(InstanceName::as_str).collect::<Vec<_>>().join(", "));
+    let what = format!(
+        "its members are written: {}",
+        names.iter().map(InstanceName::as_str).collect::<Vec<_>>().join(", ")
+    );
     memory.added = names;
     Step::write(changes, memory, what).after(1)
 }

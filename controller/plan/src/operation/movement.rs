@@ -70,7 +70,8 @@ pub(super) fn placed(
 /// Whether a member's own host has room for it at another size.
 pub(super) fn room_for(view: &FleetView, member: &Member<'_>, size: &Size) -> bool {
     let Some(host) = view.hosts.get(member.host) else { return true };
-    let others = view.all_targets().filter(|(name, stored)| stored.host == *member.host && *name != member.name);
+    let others =
+        view.all_targets().filter(|(name, stored)| stored.host == *member.host && *name != member.name);
     let taken: u64 = others
         .filter_map(|(_, stored)| stored.target.as_ref().ok())
         .map(|target| target.size.limits(&host.capacity).memory)
@@ -92,7 +93,10 @@ pub(super) fn moved<'a>(
         return Err(added(scene, cluster, old, to, size));
     };
     let Some(member) = cluster.members.get(new) else {
-        return Err(Step::Failed(format!("the target of {new}, which was to take the place of {}, is gone", old.name)));
+        return Err(Step::Failed(format!(
+            "the target of {new}, which was to take the place of {}, is gone",
+            old.name
+        )));
     };
     well(cluster, member)?;
     if cluster.leads(old.name) {

@@ -13,7 +13,12 @@ use crate::placement::NoRoom;
 use crate::view::FleetView;
 
 /// Why the request cannot be carried out, all reasons at once.
-pub fn preflight(view: &FleetView, _keys: &Keys, request: &Request, clusters: &[ClusterName]) -> Vec<Refusal> {
+pub fn preflight(
+    view: &FleetView,
+    _keys: &Keys,
+    request: &Request,
+    clusters: &[ClusterName],
+) -> Vec<Refusal> {
     let mut against = Against { view, refusals: Vec::new() };
     match request {
         Request::Drain { host, evict } => against.drain(host, *evict),
@@ -136,7 +141,12 @@ impl Against<'_> {
             }
             (Some(_), Some(master)) if master.status.is_none_or(|s| s.writable != Some(true)) => {
                 let said = master.status.map(|status| status.message.clone()).unwrap_or_default();
-                self.add(name, format!("its master {} takes no writes: {said}", master.name), "an open master", None);
+                self.add(
+                    name,
+                    format!("its master {} takes no writes: {said}", master.name),
+                    "an open master",
+                    None,
+                );
             }
             _ => {}
         }
@@ -184,7 +194,8 @@ impl Against<'_> {
     fn scale(&mut self, cluster: &Cluster<'_>, replicas: u32, hosts: &[HostName]) {
         let known = hosts.iter().filter(|host| self.host(host)).count() == hosts.len();
         let lacking = (replicas as usize).saturating_sub(cluster.minions().count());
-        if known && lacking > 0
+        if known
+            && lacking > 0
             && let Err(no_room) = scale::placed(self.view, cluster, lacking, hosts)
         {
             self.no_room(cluster.name.as_str(), &no_room);
@@ -209,7 +220,12 @@ impl Against<'_> {
             let runs = version(found).map(|runs| runs[..asked.len().min(runs.len())].to_vec());
             if runs.is_some_and(|runs| asked < runs) {
                 let expected = "the same version or a newer one";
-                self.add(member.name.as_str(), format!("it runs {found}, newer than {image}"), expected, None);
+                self.add(
+                    member.name.as_str(),
+                    format!("it runs {found}, newer than {image}"),
+                    expected,
+                    None,
+                );
             }
         }
     }
@@ -265,7 +281,8 @@ fn steps(view: &FleetView, request: &Request, cluster: &Cluster<'_>) -> Vec<Stri
     match request {
         Request::Create(create) => {
             let places = create::placed(view, name, create).unwrap_or_default();
-            let text: Vec<String> = places.iter().map(|place| format!("{}:{}", place.host, place.port)).collect();
+            let text: Vec<String> =
+                places.iter().map(|place| format!("{}:{}", place.host, place.port)).collect();
             vec![format!("write {} members, on {}", text.len(), text.join(", ")), whole]
         }
         Request::Scale { replicas, hosts } => {
@@ -293,7 +310,9 @@ fn steps(view: &FleetView, request: &Request, cluster: &Cluster<'_>) -> Vec<Stri
                 format!("documents and routes say it, {master} follows {to}"),
             ]
         }
-        Request::Stop => vec![format!("all members of {name} are told to stop"), "wait until they have".to_owned()],
+        Request::Stop => {
+            vec![format!("all members of {name} are told to stop"), "wait until they have".to_owned()]
+        }
         Request::Start => vec![format!("all members of {name} are told to start"), whole],
         Request::Delete => vec![
             format!("all members of {name} are stopped"),
@@ -302,7 +321,9 @@ fn steps(view: &FleetView, request: &Request, cluster: &Cluster<'_>) -> Vec<Stri
         Request::Upgrade { image, soak } => {
             let mut steps: Vec<String> = cluster
                 .minions()
-                .map(|member| format!("{} gets {image}, out of the voters meanwhile, watched {soak} s", member.name))
+                .map(|member| {
+                    format!("{} gets {image}, out of the voters meanwhile, watched {soak} s", member.name)
+                })
                 .collect();
             if !steps.is_empty() {
                 steps.push(format!("one of them leads instead of {master}"));
@@ -315,7 +336,8 @@ fn steps(view: &FleetView, request: &Request, cluster: &Cluster<'_>) -> Vec<Stri
             let names: Vec<&str> = mysql.keys().map(String::as_str).collect();
             vec![
                 format!("the policy of {name} has {}", names.join(", ")),
-                "members take it live, or are restarted one by one, the master after another one leads".to_owned(),
+                "members take it live, or are restarted one by one, the master after another one leads"
+                    .to_owned(),
             ]
         }
         Request::Resize { size } => {
@@ -324,7 +346,9 @@ fn steps(view: &FleetView, request: &Request, cluster: &Cluster<'_>) -> Vec<Stri
                 steps.push(match movement::room_for(view, member, size) {
                     true => format!("{} gets the new size where it is", member.name),
                     false => match movement::placed(view, cluster, None, size) {
-                        Ok(place) => format!("{} goes to {}: no room on {}", member.name, place.host, member.host),
+                        Ok(place) => {
+                            format!("{} goes to {}: no room on {}", member.name, place.host, member.host)
+                        }
                         Err(_) => format!("{} finds no room", member.name),
                     },
                 });
@@ -334,7 +358,8 @@ fn steps(view: &FleetView, request: &Request, cluster: &Cluster<'_>) -> Vec<Stri
             steps
         }
         Request::Move { instance, to } => {
-            let mut steps = vec![format!("add a member on {to}, seeded from a live one, and wait until it votes")];
+            let mut steps =
+                vec![format!("add a member on {to}, seeded from a live one, and wait until it votes")];
             if cluster.leads(instance) {
                 steps.push(format!("the new member leads instead of {instance}"));
             }

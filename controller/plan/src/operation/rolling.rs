@@ -34,10 +34,9 @@ fn ended<'a>(scene: &Scene<'a>, goal: Goal<'a, String>) -> Step<'a> {
     match goal {
         Ok(outcome) => Step::Done(outcome),
         Err(Step::Undone(why)) => Step::Failed(format!("{why}; what was done to the other members stays")),
-        Err(_) if scene.operation.cancel && scene.operation.memory.term.is_none() => Step::Cancelled(format!(
-            "dealt with: {}; the others are as they were",
-            listed(&scene.operation.memory.done)
-        )),
+        Err(_) if scene.operation.cancel && scene.operation.memory.term.is_none() => Step::Cancelled(
+            format!("dealt with: {}; the others are as they were", listed(&scene.operation.memory.done)),
+        ),
         Err(step) => step,
     }
 }
@@ -166,10 +165,7 @@ fn image_in_policy<'a>(scene: &Scene<'a>, cluster: &Cluster<'a>, image: &str) ->
     Ok(format!("all members of {} run {image}", cluster.name))
 }
 
-fn were_set<'a>(
-    scene: &Scene<'a>,
-    mysql: &BTreeMap<String, Option<VariableValue>>,
-) -> Goal<'a, String> {
+fn were_set<'a>(scene: &Scene<'a>, mysql: &BTreeMap<String, Option<VariableValue>>) -> Goal<'a, String> {
     let cluster = scene.own_cluster()?;
     let mut policy = cluster.policy.clone();
     for (name, value) in mysql {
@@ -229,8 +225,12 @@ fn restarted<'a>(scene: &Scene<'a>, cluster: &Cluster<'a>) -> Goal<'a> {
     if cluster.members.values().all(|member| !pending(member)) && scene.operation.memory.current.is_none() {
         return Ok(());
     }
-    let done: Vec<InstanceName> =
-        cluster.members.values().filter(|member| !pending(member)).map(|member| member.name.clone()).collect();
+    let done: Vec<InstanceName> = cluster
+        .members
+        .values()
+        .filter(|member| !pending(member))
+        .map(|member| member.name.clone())
+        .collect();
     let current = scene.operation.memory.current.clone();
     let minion = cluster.minions().find(|member| pending(member) || current.as_ref() == Some(member.name));
     let member = match minion {
@@ -240,7 +240,8 @@ fn restarted<'a>(scene: &Scene<'a>, cluster: &Cluster<'a>) -> Goal<'a> {
             if cluster.members.len() > 1 && current.as_ref() != Some(master.name) {
                 whole_but_pending(cluster)?;
                 let candidate = scene.operation.memory.candidate.clone();
-                let Some(candidate) = candidate.or_else(|| best(cluster, |member| done.contains(member.name)))
+                let Some(candidate) =
+                    candidate.or_else(|| best(cluster, |member| done.contains(member.name)))
                 else {
                     return Err(Step::Wait("a member that can lead".to_owned()));
                 };

@@ -160,10 +160,7 @@ pub(crate) fn gone<'a>(scene: &Scene<'a>, cluster: &Cluster<'a>, name: &Instance
 }
 
 /// The best member to lead, of those that may.
-pub(crate) fn best(
-    cluster: &Cluster<'_>,
-    may: impl Fn(&Member<'_>) -> bool,
-) -> Option<InstanceName> {
+pub(crate) fn best(cluster: &Cluster<'_>, may: impl Fn(&Member<'_>) -> bool) -> Option<InstanceName> {
     let rank = |member: &&Member<'_>| {
         let wished = match member.target.promotion {
             Promotion::Prefer => 0,
@@ -281,8 +278,7 @@ pub(crate) fn led_by<'a>(
     after.term += 1;
     after.phase = LeadershipPhase::Handover;
     after.to = Some(to.clone());
-    after.deadline =
-        Timestamp::from_millisecond(scene.now.as_millisecond() + scene.bounds.handover).ok();
+    after.deadline = Timestamp::from_millisecond(scene.now.as_millisecond() + scene.bounds.handover).ok();
     after.by.clone_from(&scene.operation.requested_by);
     after.reason = format!("operation {}", scene.operation.id);
     let mut changes = scene.changes();
@@ -335,9 +331,11 @@ pub(crate) fn member_name(
         let ends = |name: &InstanceName| name.as_str().ends_with(&tail);
         scene.view.targets_of(cluster).any(|(name, _)| ends(name))
             || taken.iter().any(ends)
-            || scene.view.statuses.iter().any(|(name, status)| {
-                status.cluster.as_ref() == Some(cluster) && ends(name)
-            })
+            || scene
+                .view
+                .statuses
+                .iter()
+                .any(|(name, status)| status.cluster.as_ref() == Some(cluster) && ends(name))
     };
     let number = (1..10_000).find(|number| !used(*number))?;
     format!("{host}-{cluster}-db{number}").parse().ok()

@@ -23,7 +23,8 @@ fn switched<'a>(scene: &Scene<'a>, to: Option<&InstanceName>) -> Goal<'a, String
         return Err(Step::Cancelled("nothing was changed".to_owned()));
     }
     let Some(candidate) = &memory.candidate else {
-        let named = to.cloned().or_else(|| best(&cluster, |member| !scene.view.cordons.contains(member.host)));
+        let named =
+            to.cloned().or_else(|| best(&cluster, |member| !scene.view.cordons.contains(member.host)));
         let Some(candidate) = named else {
             return Err(Step::Failed(format!("no member of {} can lead now", cluster.name)));
         };
@@ -34,7 +35,9 @@ fn switched<'a>(scene: &Scene<'a>, to: Option<&InstanceName>) -> Goal<'a, String
     if let Err(step) = led_by(scene, &cluster, candidate, true) {
         let late = !begun && scene.longer(scene.operation.requested_at, BEGIN_WITHIN);
         return Err(match step {
-            Step::Wait(why) if late => Step::Failed(format!("it could not begin: {why}; nothing was changed")),
+            Step::Wait(why) if late => {
+                Step::Failed(format!("it could not begin: {why}; nothing was changed"))
+            }
             step => step.after(1),
         });
     }

@@ -35,9 +35,9 @@ pub(crate) async fn run(seconds: u64, instances: u32) -> Vec<Line> {
     ]
 }
 
-/// Seconds of processor time that a process has used.
-fn processor_time(pid: i32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the agent runs");
+/// Seconds of processor time that a process has used; `self` is this one.
+pub(crate) fn processor_time(pid: impl std::fmt::Display) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
     let fields: Vec<&str> =
         stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').collect()).unwrap_or_default();
     let ticks: f64 = [11, 12].iter().filter_map(|n| fields.get(*n)?.parse::<f64>().ok()).sum();

@@ -4,6 +4,7 @@
 mod agent;
 mod converge;
 mod floor;
+mod placement;
 mod seed;
 
 use std::path::PathBuf;
@@ -48,6 +49,18 @@ enum Name {
         #[arg(long, default_value_t = 3)]
         runs: u32,
     },
+    /// What it costs to place clusters of 3 in one go.
+    Placement {
+        /// How many clusters.
+        #[arg(long, default_value_t = 1000)]
+        clusters: usize,
+        /// How many hosts.
+        #[arg(long, default_value_t = 1000)]
+        hosts: usize,
+        /// How many runs; the mean counts.
+        #[arg(long, default_value_t = 20)]
+        runs: u32,
+    },
     /// Names them all.
     List,
 }
@@ -85,8 +98,9 @@ async fn main() -> anyhow::Result<()> {
         Name::Converge { runs } => ("converge", converge::run(runs).await),
         Name::Agent { seconds, instances } => ("agent", agent::run(seconds, instances).await),
         Name::Seed { megabytes, runs } => ("seed", seed::run(megabytes, runs).await),
+        Name::Placement { clusters, hosts, runs } => ("placement", placement::run(clusters, hosts, runs)),
         Name::List => {
-            println!("converge\nagent\nseed");
+            println!("converge\nagent\nseed\nplacement");
             return Ok(());
         }
     };
