@@ -3,5 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`cli`] | the command line: arguments, commands, output |
+//! | [`office`] | holding the controller's office |
 
 pub mod cli;
+pub mod office;
