@@ -19,6 +19,7 @@ pub struct Follow<'a> {
     mirror: Mirror,
     wanted: Vec<Selector>,
     told: bool,
+    heard: Instant,
 }
 
 impl<'a> Follow<'a> {
@@ -27,35 +28,46 @@ impl<'a> Follow<'a> {
     /// # Errors
     /// When etcd cannot be reached at the start.
     pub async fn start(ctx: &'a Context, further: Vec<Selector>) -> Result<Self, Failure> {
-        let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
-        let mirror = Mirror::start(ctx.store().await?, ctx.keys.clone(), Gate::default(), u64::from(seed));
         let mut wanted = parts(&ctx.keys);
         wanted.extend(further);
+        Self::only(ctx, wanted).await
+    }
+
+    /// Begins to follow these parts and no others.
+    ///
+    /// # Errors
+    /// When etcd cannot be reached at the start.
+    pub async fn only(ctx: &'a Context, wanted: Vec<Selector>) -> Result<Self, Failure> {
+        let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
+        let mirror = Mirror::start(ctx.store().await?, ctx.keys.clone(), Gate::default(), u64::from(seed));
         mirror.want(wanted.iter().cloned().collect());
-        Ok(Self { ctx, mirror, wanted, told: false })
+        Ok(Self { ctx, mirror, wanted, told: false, heard: Instant::now() })
     }
 
     /// The next state in which every part is known; none when `deadline` comes first.
     pub async fn next(&mut self, deadline: Option<Instant>) -> Option<Seen> {
         loop {
-            let patience = Instant::now() + PATIENCE;
-            let until = match deadline {
-                Some(deadline) if self.told => deadline,
-                Some(deadline) => deadline.min(patience),
-                None if self.told => patience + Duration::from_secs(3600),
-                None => patience,
+            let patience = (!self.told).then(|| self.heard + PATIENCE);
+            let news = match deadline.into_iter().chain(patience).min() {
+                Some(until) => timeout_at(until, self.mirror.changed()).await.is_ok(),
+                None => {
+                    self.mirror.changed().await;
+                    true
+                }
             };
-            let news = timeout_at(until, self.mirror.changed()).await;
             let view = self.mirror.view();
-            if news.is_err() {
-                if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            if !news {
+                let now = Instant::now();
+                if patience.is_some_and(|patience| patience <= now) {
+                    self.complain(view.store.as_ref().map(|store| store.state));
+                }
+                if deadline.is_some_and(|deadline| deadline <= now) {
                     return None;
                 }
-                self.complain(view.store.as_ref().map(|store| store.state));
                 continue;
             }
             if self.wanted.iter().all(|part| view.listed.contains_key(part)) {
-                self.told = false;
+                (self.told, self.heard) = (false, Instant::now());
                 let entries = view.entries.values().map(|entry| &**entry);
                 return Some(seen::read(&self.ctx.keys, view.revision, entries));
             }

@@ -12,6 +12,7 @@ pub mod delete;
 pub mod diff;
 pub mod doctor;
 pub mod edit;
+pub mod event;
 pub mod failure;
 pub mod files;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub mod host;
 pub mod local;
 pub mod logs;
 pub mod mysql;
+pub mod operation;
 pub mod output;
 pub mod progress;
 pub mod request;
@@ -104,10 +106,12 @@ pub enum Command {
     Logs(logs::Args),
     /// Show how an application connects.
     Credentials(credentials::Args),
-    /// Wishes for a whole cluster.
+    /// Make, change and move whole clusters.
     Cluster(cluster::Args),
-    /// Hosts.
+    /// Hosts: cordon, drain, forget.
     Host(host::Args),
+    /// Wait for or cancel an operation that was asked for.
+    Operation(operation::Args),
     /// The fleet's identity.
     Fleet(fleet::Args),
     /// Look for what a person should mend.
@@ -137,6 +141,7 @@ impl Command {
             Command::Credentials(args) => args.json(),
             Command::Cluster(args) => args.json(),
             Command::Host(args) => args.json(),
+            Command::Operation(args) => args.json(),
             Command::Fleet(args) => args.json(),
             Command::Doctor(args) => args.json(),
             Command::Local(args) => args.json(),
@@ -161,6 +166,7 @@ impl Command {
             Command::Credentials(args) => credentials::run(ctx, args).await,
             Command::Cluster(args) => cluster::run(ctx, args).await,
             Command::Host(args) => host::run(ctx, args).await,
+            Command::Operation(args) => operation::run(ctx, args).await,
             Command::Fleet(args) => fleet::run(ctx, args).await,
             Command::Doctor(args) => doctor::run(ctx, args).await,
             Command::Local(args) => local::run(ctx, args).await,

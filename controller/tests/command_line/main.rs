@@ -2,6 +2,7 @@
 
 mod changing;
 mod fleet;
+mod operations;
 mod reading;
 mod refusing;
 mod requests;

@@ -21,6 +21,9 @@ pub(super) struct Remembered {
     pub(super) block: Option<u8>,
     /// How many hosts it has.
     pub(super) hosts: u8,
+    /// How many copies of the controller it has, once somebody has said so.
+    #[serde(default)]
+    pub(super) controllers: Option<u8>,
     /// Where etcd answers, on 127.0.0.1.
     pub(super) etcd_port: Option<u16>,
     /// What its keys begin with.
@@ -106,6 +109,7 @@ impl Directory {
             name,
             block: None,
             hosts: 0,
+            controllers: None,
             etcd_port: None,
             prefix: prefix.to_owned(),
             image: None,
@@ -137,7 +141,7 @@ impl Directory {
     /// Removes everything that this directory holds of the fleet; what else lies in it stays.
     pub(super) fn purge(self) -> Result<(), Failure> {
         let run_dir = self.remembered.run_dir.clone();
-        for part in [self.path.join("hosts"), self.path.join("etcd"), self.path.join("log"), run_dir] {
+        for part in PARTS.map(|part| self.path.join(part)).into_iter().chain([run_dir]) {
             remove_tree(&part)?;
         }
         // The memory goes last: a purge that failed half-way can be run again.
@@ -156,7 +160,7 @@ impl Directory {
     }
 }
 
-const PARTS: [&str; 3] = ["hosts", "etcd", "log"];
+const PARTS: [&str; 4] = ["hosts", "controllers", "etcd", "log"];
 const LOCK: &str = "lock";
 
 fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {

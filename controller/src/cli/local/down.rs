@@ -1,7 +1,7 @@
 //! `local down`: leaves nothing running, and with `--purge` nothing at all.
 
 use super::directory::Directory;
-use super::{DirArg, containers, hosts, store};
+use super::{DirArg, containers, controllers, hosts, store};
 use crate::cli::{Context, Failure, fleet};
 
 /// Arguments.
@@ -21,7 +21,13 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         anstream::eprintln!("there is no local fleet in {}; nothing to stop", path.display());
         return Ok(());
     };
-    // Agents first: they would start again what is stopped under them.
+    // Controllers first: to them a fleet that is taken down is one that breaks.
+    let (copies, stuck) = controllers::stop(&directory).await;
+    if !stuck.is_empty() {
+        return Err(Failure::failed(format!("these controllers do not end: {}", stuck.join(", ")))
+            .hint("Nothing else was stopped. See what they hang on (cat /proc/PID/stack), then try again."));
+    }
+    // Then agents: they would start again what is stopped under them.
     let stuck = hosts::stop(&directory).await;
     if !stuck.is_empty() {
         return Err(Failure::failed(format!("these agents do not end: {}", stuck.join(", ")))
@@ -40,13 +46,12 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     }
     let shown = directory.path.display().to_string();
     let count = directory.remembered.hosts;
+    let stopped = format!("stopped {servers} servers, {count} agents, {copies} controllers and etcd");
     if args.purge {
         directory.purge()?;
-        anstream::eprintln!(
-            "stopped {servers} servers, {count} agents and etcd; the data in {shown} are gone"
-        );
+        anstream::eprintln!("{stopped}; the data in {shown} are gone");
     } else {
-        anstream::eprintln!("stopped {servers} servers, {count} agents and etcd; the data stay in {shown}");
+        anstream::eprintln!("{stopped}; the data stay in {shown}");
         let flag = args.dir.flag();
         anstream::eprintln!(
             "back with `schemadock local up{flag}`, away with `schemadock local down --purge{flag}`"

@@ -60,9 +60,13 @@ pub(super) async fn print(
             anstream::println!("edit     schemadock edit {master}");
             anstream::println!("watch    schemadock get instances -w    or: topology, get events -w");
             anstream::println!("apps     schemadock credentials {cluster}");
+            anstream::println!(
+                "cluster  schemadock cluster switchover {cluster}    or: scale, upgrade, resize, stop"
+            );
         }
         None => {
             anstream::println!("begin    schemadock apply -f FILE       (examples/ has some)");
+            anstream::println!("     or  schemadock cluster create NAME --replicas 2");
             anstream::println!("watch    schemadock get instances -w");
         }
     }

@@ -95,16 +95,22 @@ pub(super) fn running(directory: &Path, number: u8) -> Option<Process> {
     process::find(&host_dir(directory, number).join("agent.pid"), "schemadock-agent", &settings)
 }
 
-/// The agent's program: beside this one, else on the PATH.
+/// The agents' program.
 pub(super) fn agent_program() -> Result<PathBuf, Failure> {
+    program("schemadock-agent", "schemadock-agent")
+}
+
+/// A program of this project: beside this one, else on the PATH.
+pub(super) fn program(name: &str, package: &str) -> Result<PathBuf, Failure> {
     let here = std::env::current_exe().map_err(|why| Failure::failed(format!("where am I? {why}")))?;
-    let beside = here.with_file_name("schemadock-agent");
+    let beside = here.with_file_name(name);
     if beside.is_file() {
         return Ok(beside);
     }
-    super::store::on_path("schemadock-agent").ok_or_else(|| {
-        Failure::failed(format!("there is no schemadock-agent at {}, nor on the PATH", beside.display()))
-            .hint("Build it: cargo build -p schemadock-agent (with the profile that built schemadock).")
+    super::store::on_path(name).ok_or_else(|| {
+        Failure::failed(format!("there is no {name} at {}, nor on the PATH", beside.display())).hint(format!(
+            "Build it: cargo build -p {package} --bins (with the profile that built schemadock)."
+        ))
     })
 }
 
@@ -155,6 +161,7 @@ async fn provide_one(
         log: &log_file(&directory.path, number),
         pid_file: &dir.join("agent.pid"),
         without_environment: "SCHEMADOCK_",
+        environment: Vec::new(),
     };
     let process = process::start(&what)
         .map_err(|why| Failure::failed(format!("{} cannot be started: {why}", program.display())))?;

@@ -4,10 +4,11 @@
 //! |---|---|
 //! | [`directory`] | where it lives and what it remembers |
 //! | [`process`] | background processes that outlive the command |
-//! | [`store`], [`hosts`], [`containers`] | its etcd, its agents, its servers |
+//! | [`store`], [`controllers`], [`hosts`], [`containers`] | its etcd, its controllers, its agents, its servers |
 //! | [`up`], [`goodbye`], [`down`], [`status`] | the commands |
 
 pub(crate) mod containers;
+mod controllers;
 mod directory;
 mod down;
 mod goodbye;
@@ -75,6 +76,6 @@ pub async fn run(ctx: &Context, args: Args) -> Result<(), Failure> {
     match args.command {
         Command::Up(args) => up::run(ctx, args).await,
         Command::Down(args) => down::run(args).await,
-        Command::Status(args) => status::run(&args),
+        Command::Status(args) => status::run(&args).await,
     }
 }

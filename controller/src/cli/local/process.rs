@@ -25,6 +25,8 @@ pub(super) struct Start<'a> {
     pub(super) pid_file: &'a Path,
     /// Environment variables with this prefix are kept from it: they would win over its settings.
     pub(super) without_environment: &'a str,
+    /// What is set for it all the same.
+    pub(super) environment: Vec<(&'a str, String)>,
 }
 
 /// A process, held by a descriptor: it cannot turn into another one.
@@ -46,6 +48,7 @@ pub(super) fn start(what: &Start<'_>) -> io::Result<Process> {
             command.env_remove(name);
         }
     }
+    command.envs(what.environment.iter().map(|(name, value)| (name, value)));
     let child =
         command.current_dir("/").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().map_err(
             |why| match why.kind() {

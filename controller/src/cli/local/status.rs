@@ -5,9 +5,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::directory::{self, Remembered, host_name};
-use super::{DirArg, hosts, store};
-use crate::cli::Failure;
+use super::{DirArg, controllers, hosts, store};
 use crate::cli::context::OutputArg;
+use crate::cli::{Context, Failure};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,7 @@ pub(super) struct Local {
     pub(super) fleet: Option<String>,
     pub(super) netns: bool,
     pub(super) hosts: Vec<LocalHost>,
-    pub(super) controllers: Vec<serde_json::Value>,
+    pub(super) controllers: Vec<LocalController>,
 }
 
 /// A simulated host.
@@ -42,8 +42,21 @@ pub(super) struct LocalHost {
     pub(super) isolated: bool,
 }
 
+/// A copy of the controller.
+#[derive(Debug, Serialize)]
+pub(super) struct LocalController {
+    pub(super) pid: Option<i32>,
+    /// Whether it is in office; none where etcd does not say.
+    pub(super) leader: Option<bool>,
+}
+
 /// What runs in a directory.
-pub(super) fn of(path: &Path, remembered: &Remembered) -> Local {
+pub(super) async fn of(path: &Path, remembered: &Remembered) -> Local {
+    let office = office(path, remembered).await;
+    let controllers = (1..=remembered.controllers()).map(|number| {
+        let pid = controllers::running(path, number).map(|process| process.pid);
+        LocalController { pid, leader: office.map(|office| pid.is_some() && office == pid) }
+    });
     let hosts = (1..=remembered.hosts).map(|number| LocalHost {
         name: host_name(number).to_string(),
         address: remembered.address(number),
@@ -58,17 +71,25 @@ pub(super) fn of(path: &Path, remembered: &Remembered) -> Local {
         fleet: remembered.fleet.last().cloned(),
         netns: false,
         hosts: hosts.collect(),
-        controllers: Vec::new(),
+        controllers: controllers.collect(),
     }
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+/// The process in office; the outer none where etcd does not say.
+async fn office(path: &Path, remembered: &Remembered) -> Option<Option<i32>> {
+    store::running(path)?;
+    let ctx = Context::new(vec![remembered.etcd_url()?], &remembered.prefix);
+    let store = ctx.store().await.ok()?;
+    controllers::in_office(store.as_ref(), &ctx.keys).await.ok()
+}
+
+pub(super) async fn run(args: &Args) -> Result<(), Failure> {
     let path = args.dir.path()?;
     let Some((path, remembered)) = directory::look(&path)? else {
         return Err(Failure::failed(format!("there is no local fleet in {}", path.display()))
             .hint("`schemadock local up` makes one; --dir names another directory."));
     };
-    let local = of(&path, &remembered);
+    let local = of(&path, &remembered).await;
     if args.output.json() {
         let text = serde_json::to_string_pretty(&local).map_err(|why| Failure::failed(why.to_string()))?;
         anstream::println!("{text}");
@@ -79,6 +100,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     anstream::println!("fleet         {}", local.fleet.as_deref().unwrap_or("-"));
     anstream::println!("prefix        {}", local.prefix);
     anstream::println!("etcd          {}  {}", local.etcd.as_deref().unwrap_or("-"), pid(local.etcd_pid));
+    for (controller, number) in local.controllers.iter().zip(1..) {
+        let office = match controller.leader {
+            Some(true) => "  in office",
+            Some(false) => "",
+            None => "  (etcd does not say whether it is in office)",
+        };
+        anstream::println!("controller {number}  {}{office}", pid(controller.pid));
+    }
     for host in &local.hosts {
         anstream::println!("{:<12}  {}  agent {}", host.name, host.address, pid(host.agent_pid));
     }

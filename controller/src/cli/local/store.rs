@@ -72,6 +72,7 @@ pub(super) async fn provide(directory: &mut Directory) -> Result<bool, Failure> 
             log: &log,
             pid_file: &pid_file,
             without_environment: "ETCD_",
+            environment: Vec::new(),
         };
         let process = process::start(&what)
             .map_err(|why| Failure::failed(format!("{} cannot be started: {why}", program.display())))?;

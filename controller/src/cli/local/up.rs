@@ -10,6 +10,7 @@ use schemadock_schema::keys::Keys;
 use schemadock_schema::{ClusterName, HostName};
 use schemadock_store::{Change, Selector, Snapshot, Store};
 
+use super::controllers::{self, MAX_CONTROLLERS};
 use super::directory::{Directory, MAX_HOSTS, host_name, private_dir};
 use super::hosts::{self, Agent, Running};
 use super::{DirArg, containers, goodbye, process, store};
@@ -22,6 +23,9 @@ pub struct Args {
     /// How many hosts; 3 for a new fleet, as many as there are for one that exists.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_HOSTS)))]
     pub hosts: Option<u8>,
+    /// How many copies of the controller; 1 for a new fleet, as many as there are for one that exists.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=i64::from(MAX_CONTROLLERS)))]
+    pub controllers: Option<u8>,
     /// Where the fleet lives.
     #[command(flatten)]
     pub dir: DirArg,
@@ -46,6 +50,9 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Failure> {
     let began = Instant::now();
     // What can be known to fail is asked first, while nothing is started.
     hosts::agent_program()?;
+    if args.controllers != Some(0) {
+        controllers::controller_program()?;
+    }
     let socket = containers::docker_socket()?;
     let docker = containers::connect(&socket).await?;
     let path = args.dir.path()?;
@@ -70,6 +77,8 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Failure> {
     // In an etcd that has lost the fleet the agents do nothing, but can be asked what was there.
     known?;
     spoken(connection.as_ref(), &local.keys, &before, &agents).await?;
+    let copies = controllers::provide(&directory).await?;
+    controllers::elected(&directory.path, &copies, connection.as_ref(), &local.keys).await?;
     let farewell = goodbye::Facts::of(&directory, &args.dir);
     // From here on the fleet runs by itself; `local down` from elsewhere need not wait for us.
     drop(directory);
@@ -116,6 +125,7 @@ fn settle(directory: &mut Directory, args: &Args, prefix: &str) -> Result<(), Fa
             .hint("Hosts can only be added. A smaller fleet needs another directory (--dir)."));
     }
     remembered.hosts = hosts;
+    remembered.controllers = Some(args.controllers.unwrap_or(remembered.controllers()));
     if args.image.is_some() {
         remembered.image.clone_from(&args.image);
     }
