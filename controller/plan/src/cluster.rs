@@ -147,6 +147,11 @@ impl<'a> Cluster<'a> {
         self.record.is_some_and(|record| record.value.phase == LeadershipPhase::Steady)
     }
 
+    /// Whether every member is told to stop.
+    pub fn stopped(&self) -> bool {
+        self.members.values().all(|member| member.target.disabled)
+    }
+
     /// Whether this member's acknowledgement counts.
     pub fn votes(&self, name: &InstanceName) -> bool {
         self.meant.is_some_and(|record| record.voters.iter().any(|voter| voter.name == *name))
@@ -190,8 +195,7 @@ impl<'a> Cluster<'a> {
         if unmet.is_some() {
             return unmet;
         }
-        let all_disabled = self.members.values().all(|member| member.target.disabled);
-        if all_disabled || self.members.is_empty() {
+        if self.stopped() {
             return None;
         }
         if self.meant.is_none_or(|record| record.master.is_none()) {
@@ -203,11 +207,6 @@ impl<'a> Cluster<'a> {
             }
             _ => "durability is not in force yet".to_owned(),
         })
-    }
-
-    /// The number of the next member: `db1`, `db2` …
-    pub fn free_number(&self, taken: impl Fn(u32) -> bool) -> u32 {
-        (1..).find(|number| !taken(*number)).unwrap_or(1)
     }
 
     /// The members that a document makes the master of its cluster, of their own: no source named.

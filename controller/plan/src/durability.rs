@@ -32,7 +32,8 @@ pub fn change(cluster: &Cluster<'_>, since: &Since, now: Timestamp, bounds: &Bou
     let Some(master) = record.master.as_ref().and_then(|name| cluster.members.get(name)) else {
         return Change::None;
     };
-    if cluster.policy.paused || !master.alive || stopped(cluster) {
+    // Where every member is told to stop nobody leaves, and whoever led opens again.
+    if cluster.policy.paused || !master.alive || cluster.stopped() {
         return Change::None;
     }
     let wished = cluster.wished();
@@ -51,11 +52,6 @@ pub fn change(cluster: &Cluster<'_>, since: &Since, now: Timestamp, bounds: &Bou
             judge.in_force(stored.mod_revision).unwrap_or_else(|| judge.keep_lossless())
         }
     }
-}
-
-/// Whether every member is told to stop: then nobody leaves, and whoever led opens again.
-fn stopped(cluster: &Cluster<'_>) -> bool {
-    cluster.members.values().all(|member| member.target.disabled)
 }
 
 struct Judge<'a> {
@@ -210,16 +206,16 @@ impl Judge<'_> {
         let record = self.record;
         let (voters, acks) = (record.voters.len(), record.acks as usize);
         let wished = (self.cluster.wished_acks() as usize).min(voters).max(1);
-        if let Some((voter, why)) = record.voters.iter().find_map(|voter| Some((voter, self.why_out(voter)?)))
-        {
-            return self.without(voter, &why);
-        }
-        // V2: etcd first, then the member's flag.
+        // V2: etcd first, then the member's flag. Before anybody leaves, who may be needed then.
         let mut wider = record.voters.clone();
         wider.extend(self.fit_voters().into_iter().filter(|voter| !record.voters.contains(voter)));
         if wider.len() > voters {
             let why = format!("{} votes", names(wider[voters..].iter().map(|voter| &voter.name)));
             return self.write(why, |record| record.voters = wider);
+        }
+        if let Some((voter, why)) = record.voters.iter().find_map(|voter| Some((voter, self.why_out(voter)?)))
+        {
+            return self.without(voter, &why);
         }
         if wished < acks {
             return self.write("fewer acknowledgements are wished", |record| record.acks = wished as u32);

@@ -28,7 +28,14 @@ fn drained<'a>(scene: &Scene<'a>, host: &HostName, evict: bool) -> Goal<'a, Stri
     let on_host = scene.view.all_targets().filter(|(_, stored)| stored.host == *host);
     for (name, stored) in on_host {
         let Some(cluster) = stored.cluster.as_ref().map(|cluster| scene.cluster(cluster)) else { continue };
-        if evict || cluster.leads(name) {
+        let stopped = cluster.stopped();
+        if evict && stopped {
+            return Err(Step::Failed(format!(
+                "{name} cannot go elsewhere: {0} is stopped; `schemadock cluster start {0}`, then drain again",
+                cluster.name
+            )));
+        }
+        if evict || cluster.leads(name) && !stopped {
             return Err(begun(scene, cluster.name, name));
         }
     }

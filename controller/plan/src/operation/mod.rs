@@ -140,22 +140,23 @@ fn take<'a>(scene: &Scene<'a>, step: Step<'a>) -> Option<Advanced> {
 
 /// Nothing is written for an operation whose locks another one has.
 fn hold(scene: &Scene<'_>, changes: &mut Changes<'_>) {
-    for cluster in &scene.operation.clusters {
+    for cluster in scene.operation.clusters.iter().chain(held(scene)) {
         changes.judged_by(scene.keys.lock(cluster));
     }
 }
 
 fn end(scene: &Scene<'_>, state: OperationState, outcome: &str) -> Advanced {
     let mut changes = scene.changes();
-    for cluster in own_locks(scene) {
+    for cluster in held(scene) {
         changes.delete(scene.keys.lock(cluster));
     }
     ended(scene, changes, state, outcome)
 }
 
-fn own_locks<'a>(scene: &Scene<'a>) -> impl Iterator<Item = &'a ClusterName> {
-    let (view, operation) = (scene.view, scene.operation);
-    operation.clusters.iter().filter(move |cluster| view.locks.get(*cluster) == Some(&operation.id))
+/// The clusters that it holds: a drain takes them one after another.
+fn held<'a>(scene: &Scene<'a>) -> impl Iterator<Item = &'a ClusterName> {
+    let (view, id) = (scene.view, &scene.operation.id);
+    view.locks.iter().filter(move |(_, holder)| *holder == id).map(|(cluster, _)| cluster)
 }
 
 fn ended(scene: &Scene<'_>, changes: Changes<'_>, state: OperationState, outcome: &str) -> Advanced {

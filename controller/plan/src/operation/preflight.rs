@@ -237,6 +237,13 @@ impl Against<'_> {
         let view = self.view;
         for (name, stored) in view.all_targets().filter(|(_, stored)| stored.host == *host) {
             let Some(cluster) = stored.cluster.as_ref().map(|name| Cluster::of(view, name)) else { continue };
+            if cluster.stopped() {
+                if evict {
+                    let hint = format!("`schemadock cluster start {}` first", cluster.name);
+                    self.add(name.as_str(), "its cluster is stopped", "one that runs", Some(hint));
+                }
+                continue;
+            }
             let leads = cluster.leads(name);
             if leads && cluster.members.len() > 1 {
                 let elsewhere = |member: &crate::cluster::Member<'_>| {

@@ -95,11 +95,11 @@ pub(crate) fn whole<'a>(cluster: &Cluster<'_>) -> Goal<'a> {
     }
 }
 
-/// A member is kept out of the voters.
+/// A member is kept out of the voters, and no other one: two at once would cost the others their promise.
 pub(crate) fn out<'a>(scene: &Scene<'a>, cluster: &Cluster<'_>, name: &InstanceName) -> Goal<'a> {
-    if !scene.operation.memory.out.contains(name) {
+    if scene.operation.memory.out != [name.clone()] {
         let what = format!("{name} is taken out of the voters");
-        return Err(scene.remember(|memory| memory.out.push(name.clone()), what));
+        return Err(scene.remember(|memory| memory.out = vec![name.clone()], what));
     }
     // Without acknowledgements its place promises nothing.
     let counts = cluster.meant.is_some_and(|record| record.acks > 0 || record.acks_next.is_some());
@@ -251,6 +251,9 @@ pub(crate) fn led_by<'a>(
     let Some(master) = cluster.master() else {
         return Err(Step::Failed(format!("the target of the master of {} is gone", cluster.name)));
     };
+    if master.target.disabled {
+        return Err(Step::Failed(format!("{} is disabled: start the cluster first", master.name)));
+    }
     if !master.alive {
         return Err(Step::Wait(format!("the agent of {}, whose server leads", master.host)));
     }
