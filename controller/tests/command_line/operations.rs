@@ -460,3 +460,92 @@ async fn variables_are_set_by_an_operation_where_somebody_can() {
     assert_eq!((&policy["durability"], policy["mysql"].get("sync_binlog")), (&json!("async"), None));
     assert_eq!(operations(&fleet).await[0]["request"], json!({"kind": "set", "mysql": {"sync_binlog": 0}}));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_names_another_master_becomes_a_switchover() {
+    let fleet = at_work().await;
+    let mut file = fleet.run(&["get", "targets", "c", "-o", "json"]).await.ends(0).json();
+    for (name, role, of) in
+        [("h1-c-db1", "minion", Some("h2")), ("h2-c-db2", "master", None), ("h3-c-db3", "minion", Some("h2"))]
+    {
+        let data = file[name]["data"].as_object_mut().unwrap();
+        data.insert("role".to_owned(), json!(role));
+        data.shift_remove("master_host");
+        data.shift_remove("master_port");
+        if let Some(of) = of {
+            data.insert("master_host".to_owned(), json!(of));
+            data.insert("master_port".to_owned(), json!(3306));
+        }
+    }
+    file["h3-c-db3"]["data"]["promotion"] = json!("never");
+    let file = fleet.file("swapped.json", &file.to_string());
+    let apply = ["apply", "-f", file.to_str().unwrap(), "--yes", "--move-master"];
+    let said = fleet.run(&apply).await.ends(1);
+    assert!(said.err.contains("no controller in office"), "{said:#?}");
+
+    fleet.put(&[(OFFICE.0, json!(OFFICE.1))]).await;
+    let dry = fleet.run(&[&apply[..], &["--dry-run"]].concat()).await.ends(0);
+    let steps = fleet.run(&["cluster", "switchover", "c", "--to", "h2-c-db2", "--dry-run"]).await.ends(0).out;
+    assert!(dry.out.contains(&steps), "{dry:#?}");
+    let done = json!({"state": "done", "outcome": "h2-c-db2 leads since term 2"});
+    let (said, id) = carried_out(&fleet, &apply, done.clone()).await;
+    let said = said.ends(0);
+    assert!(said.err.contains("h2-c-db2 becomes the master of c by a switchover"), "{said:#?}");
+    assert!(
+        said.out.contains("written: 1 changed") && said.out.contains("h2-c-db2 leads since term 2"),
+        "{said:#?}"
+    );
+    let written = fleet.document(&format!("operations/{id}")).await.unwrap();
+    assert_eq!(written["request"], json!({"kind": "switchover", "to": "h2-c-db2"}));
+    // Roles are the controller's to change.
+    let target = fleet.document("targets/h3/h3-c-db3").await.unwrap();
+    assert_eq!(
+        (&target["data"]["promotion"], &target["data"]["master_host"]),
+        (&json!("never"), &json!("h1"))
+    );
+    fleet.delete(&[&format!("operations/{id}")]).await;
+
+    let (said, id) = carried_out(&fleet, &[&apply[..], &["-o", "json"]].concat(), done).await;
+    let said = said.ends(0).json();
+    assert_eq!((&said["operations"][0]["id"], &said["written"]), (&json!(id), &json!(false)));
+    fleet.delete(&[&format!("operations/{id}")]).await;
+    let failed = json!({"state": "undone", "outcome": "the agent of h2 is silent"});
+    let (said, id) = carried_out(&fleet, &apply, failed).await;
+    assert!(said.ends(1).err.contains("the agent of h2 is silent"));
+
+    // Leadership has moved: the file says what is.
+    fleet.delete(&[&format!("operations/{id}")]).await;
+    let mut record = fleet.document("leadership/c").await.unwrap();
+    record["term"] = json!(2);
+    record["master"] = json!("h2-c-db2");
+    fleet.put(&[("leadership/c", record)]).await;
+    fleet.run(&apply).await.ends(0);
+    assert!(operations(&fleet).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_of_the_controller_are_shown() {
+    let fleet = at_work().await;
+    let findings = |said: Said| -> Vec<Value> {
+        let all = said.json();
+        let of = all.as_array().unwrap().iter().filter(|one| one["subject"] == "controller");
+        of.cloned().collect()
+    };
+    let doctor = ["doctor", "-o", "json"];
+    let nobody = findings(fleet.run(&doctor).await);
+    assert_eq!((&nobody[0]["level"], &nobody[0]["found"]), (&json!("advice"), &json!("none runs")));
+    assert!(fleet.run(&["fleet", "status"]).await.ends(0).out.contains("none is in office"));
+    let copy = |id: &str| json!({"id": id, "host": "m1", "pid": 7, "version": env!("CARGO_PKG_VERSION"), "since": "2026-01-02T03:04:05Z"});
+    fleet
+        .put(&[("controllers/k1", copy("k1")), ("controllers/k2", copy("k2")), (OFFICE.0, json!(OFFICE.1))])
+        .await;
+    let found = findings(fleet.run(&doctor).await);
+    assert_eq!(found[0]["found"], "k1 on m1 is in office; 1 copy stands by");
+    let expected = json!([
+        {"id": "k1", "host": "m1", "version": env!("CARGO_PKG_VERSION"), "leader": true, "since": "2026-01-02T03:04:05Z"},
+        {"id": "k2", "host": "m1", "version": env!("CARGO_PKG_VERSION"), "leader": false, "since": "2026-01-02T03:04:05Z"}
+    ]);
+    assert_eq!(fleet.run(&["get", "controllers", "-o", "json"]).await.ends(0).json(), expected);
+    assert_eq!(fleet.run(&["fleet", "status", "-o", "json"]).await.ends(0).json()["controllers"], expected);
+    assert!(fleet.run(&["fleet", "status"]).await.ends(0).out.contains("k1 on m1, version"));
+}
