@@ -128,12 +128,20 @@ fn a_local_fleet_comes_up_is_mended_and_goes_without_a_trace() {
     drop(other);
 
     // What died is brought back, what lives is left alone.
+    let controller = |status: &Value| {
+        let all = status["controllers"].as_array().unwrap().clone();
+        assert!(all.len() == 1 && all[0]["leader"].is_boolean(), "{status}");
+        all[0]["pid"].clone()
+    };
+    assert!(runs(&controller(&here)));
+    kill(&controller(&here));
     kill(&here["etcd_pid"]);
     kill(&here["hosts"][1]["agent_pid"]);
     fleet.up(&["-f", &file]);
     let mended = fleet.status();
     assert_eq!(mended["hosts"][0]["agent_pid"], here["hosts"][0]["agent_pid"]);
     assert_ne!(mended["hosts"][1]["agent_pid"], here["hosts"][1]["agent_pid"]);
+    assert_ne!(controller(&mended), controller(&here));
     assert_eq!(fleet.sql(2, "SELECT COUNT(*) FROM shop.t"), "2");
 
     // Somebody changed roles in the file: who leads is not a file's business any more.
@@ -148,7 +156,7 @@ fn a_local_fleet_comes_up_is_mended_and_goes_without_a_trace() {
     // Down: nothing runs, everything is kept.
     assert_eq!(fleet.local(&["down"]).code, 0);
     let agents = mended["hosts"].as_array().unwrap().iter().map(|host| &host["agent_pid"]);
-    for pid in agents.chain([&mended["etcd_pid"]]) {
+    for pid in agents.chain([&mended["etcd_pid"], &controller(&mended)]) {
         assert!(!runs(pid), "{pid} runs");
     }
     assert_eq!(fleet.containers(), "");

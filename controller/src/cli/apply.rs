@@ -1,11 +1,17 @@
 //! `apply`: writes target states.
 
-use serde_json::json;
+mod moving;
+
+use std::collections::BTreeMap;
+
+use schemadock_schema::ClusterName;
+use serde_json::{Value, json};
 
 use super::context::OutputArg;
 use super::seen::{self, Seen};
-use super::target_plan::{self, Given, Wish};
-use super::{Context, Failure, files, output, targets};
+use super::target_plan::{self, Change, Given, TargetPlan, Wish};
+use super::view::plain;
+use super::{Context, Failure, files, operation, output, targets};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -40,43 +46,73 @@ pub async fn run(ctx: &Context, args: Args) -> Result<(), Failure> {
     let wish = Wish { given, prune: args.prune, move_master: args.move_master, ..Wish::default() };
     let planned = target_plan::plan(&ctx.keys, &seen, &wish)?;
     targets::say(&planned);
-    let report = |changes: &_, written: bool| {
-        let notes = (&planned.notes, &planned.warnings);
-        json!({"changes": targets::json(changes), "notes": notes.0, "warnings": notes.1, "written": written})
-    };
-    if planned.is_empty() {
-        match args.output.json() {
-            true => output::line(report(&planned.changes, false).to_string()),
-            false => {
-                output::line(format!("nothing to change: {} as the files say", counted(wish.given.len())))
-            }
-        }
+    let json = args.output.json();
+    if planned.is_empty() && planned.moves.is_empty() {
+        output::line(match json {
+            true => report(&planned, &planned.changes, false).to_string(),
+            false => format!("nothing to change: {} as the files say", counted(wish.given.len())),
+        });
         return Ok(());
     }
-    if !args.output.json() {
+    if !json && !planned.is_empty() {
         output::line(targets::text(&planned.changes));
     }
     if !planned.locked.is_empty() {
         return Err(Failure::Refused(planned.locked));
     }
+    let steps = moving::judge(ctx, &planned.moves).await?;
     if args.dry_run {
-        match args.output.json() {
-            true => output::line(report(&planned.changes, false).to_string()),
-            false => output::line("a dry run: nothing was written"),
+        let mut told = report(&planned, &planned.changes, false);
+        told["moves"] = json!(steps);
+        match json {
+            true => output::line(told.to_string()),
+            false => {
+                steps.values().flatten().for_each(output::line);
+                output::line("a dry run: nothing was written");
+            }
         }
         return Ok(());
     }
-    ctx.confirm(
-        &format!("Write this ({})?", targets::count(planned.all().map(|(_, change)| change))),
-        args.yes,
-    )?;
+    ctx.confirm(&question(&planned), args.yes)?;
     let written = targets::write(ctx, &wish, &planned).await?;
-    match args.output.json() {
-        true => output::line(report(&written, true).to_string()),
-        false if written.is_empty() => output::line("somebody else has just written the same"),
-        false => output::line(format!("written: {}", targets::count(written.values().flatten()))),
+    if !json && !planned.is_empty() {
+        output::line(match written.is_empty() {
+            true => "somebody else has just written the same".to_owned(),
+            false => format!("written: {}", targets::count(written.values().flatten())),
+        });
+    }
+    let ended = moving::carry_out(ctx, &wish, &planned, args.output).await;
+    if json {
+        let mut told = report(&planned, &written, !written.is_empty());
+        if let Ok(operations) = &ended
+            && !planned.moves.is_empty()
+        {
+            told["operations"] = operations.iter().map(plain::operation).collect();
+        }
+        output::line(told.to_string());
+    }
+    for operation in ended? {
+        let sentence = operation::words::outcome(&operation)?;
+        if !json {
+            output::line(sentence);
+        }
     }
     Ok(())
+}
+
+fn report(planned: &TargetPlan, changes: &BTreeMap<ClusterName, Vec<Change>>, written: bool) -> Value {
+    json!({
+        "changes": targets::json(changes), "notes": planned.notes, "warnings": planned.warnings, "written": written,
+    })
+}
+
+fn question(planned: &TargetPlan) -> String {
+    let moves = planned.moves.iter().map(|(cluster, name)| format!("{name} is to lead {cluster}"));
+    let mut what: Vec<String> = moves.collect();
+    if !planned.is_empty() {
+        what.insert(0, targets::count(planned.all().map(|(_, change)| change)));
+    }
+    format!("Write this ({})?", what.join("; "))
 }
 
 /// What etcd holds; where it cannot be reached, what the files alone show to be wrong comes first.

@@ -1,9 +1,11 @@
 //! `doctor`: looks for what a person should mend.
 
+mod controllers;
 mod docker;
 mod etcd;
 mod fleet;
 
+use schemadock_store::Selector;
 use serde::Serialize;
 use serde_json::json;
 
@@ -84,9 +86,11 @@ impl Finding {
 /// Exit code 1 when something must be mended, 3 when etcd cannot be reached.
 pub async fn run(ctx: &Context, args: Args) -> Result<(), Failure> {
     let mut findings = etcd::look(ctx).await;
-    let reached = match seen::look(ctx, Vec::new()).await {
+    let copies = vec![Selector::Prefix(ctx.keys.controllers())];
+    let reached = match seen::look(ctx, copies).await {
         Ok(seen) => {
             findings.extend(fleet::look(&seen));
+            findings.extend(controllers::look(&ctx.keys, &seen));
             findings.extend(fleet::clocks(ctx, &seen).await?);
             findings.extend(docker::look(Some(&seen)).await);
             true

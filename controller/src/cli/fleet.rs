@@ -14,10 +14,11 @@ use schemadock_schema::keys::Keys;
 use schemadock_schema::proposal::{Guard, Proposal, Write};
 use schemadock_schema::status::{StoreReport, StoreState};
 use schemadock_store::{Committed, Entry, Selector, Snapshot, Store};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::context::OutputArg;
-use super::{Context, Failure};
+use super::view::plain;
+use super::{Context, Failure, seen};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -93,8 +94,13 @@ impl Seen {
         store: &dyn Store,
         keys: &Keys,
     ) -> Result<(Snapshot, BTreeMap<HostName, Host>), Failure> {
-        let parts =
-            [Selector::Key(keys.fleet()), Selector::Prefix(keys.hosts()), Selector::Prefix(keys.alive_all())];
+        let parts = [
+            Selector::Key(keys.fleet()),
+            Selector::Prefix(keys.hosts()),
+            Selector::Prefix(keys.alive_all()),
+            Selector::Key(keys.controller_leader()),
+            Selector::Prefix(keys.controllers()),
+        ];
         let snapshot = store.read(&parts).await?;
         let prefix = keys.hosts();
         let hosts =
@@ -105,6 +111,12 @@ impl Seen {
 
     pub(super) fn alive(&self, keys: &Keys, host: &HostName) -> bool {
         self.snapshot.get(&keys.alive(host)).is_some()
+    }
+
+    /// Copies of the controller, as `get controllers` has them.
+    fn controllers(&self, keys: &Keys) -> Vec<Value> {
+        let seen = seen::read(keys, self.snapshot.revision, self.snapshot.entries.values());
+        plain::controllers(keys, &seen)
     }
 
     /// The ids that hosts remember and this store does not answer to.
@@ -182,6 +194,7 @@ async fn status(ctx: &Context, json: bool) -> Result<(), Failure> {
             "accepted": seen.fleet.as_ref().map(|fleet| &fleet.accepted),
             "revision": seen.snapshot.revision,
             "hosts": hosts,
+            "controllers": seen.controllers(&ctx.keys),
         });
         anstream::println!("{shown:#}");
         return Ok(());
@@ -206,6 +219,15 @@ async fn status(ctx: &Context, json: bool) -> Result<(), Failure> {
     for host in seen.hosts.values() {
         let alive = if seen.alive(&ctx.keys, &host.name) { "" } else { "  (agent not alive)" };
         anstream::println!("{:<8}  {}{alive}", host.name, opinion(&host.store));
+    }
+    for copy in seen.controllers(&ctx.keys) {
+        let text = |field: &str| copy[field].as_str().unwrap_or("?").to_owned();
+        let office = if copy["leader"] == true { ", in office" } else { "" };
+        let (id, host, version) = (text("id"), text("host"), text("version"));
+        anstream::println!("controller  {id} on {host}, version {version}{office}");
+    }
+    if seen.snapshot.get(&ctx.keys.controller_leader()).is_none() {
+        anstream::println!("controller  none is in office: operations need one, or --here");
     }
     let elsewhere = seen.remembered_elsewhere();
     if !elsewhere.is_empty() {

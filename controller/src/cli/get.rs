@@ -85,6 +85,9 @@ pub async fn run(ctx: &Context, args: Args) -> Result<(), Failure> {
     if !args.watch {
         output::line(match args.output.json() {
             true => whole(args.kind, &shown),
+            false if args.kind == Kind::Operations && name.is_some() => {
+                shown.values().map(tables::operation).collect::<Vec<_>>().join("\n\n")
+            }
             false => tables::text(args.kind, shown.iter(), true),
         });
         return Ok(());

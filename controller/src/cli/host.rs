@@ -114,7 +114,9 @@ async fn cordon(ctx: &Context, host: &HostName, reason: Option<&str>, json: bool
     let key = ctx.keys.cordon(host);
     for _ in 0..=CONFLICTS {
         let seen = seen::look(ctx, Vec::new()).await?;
-        if !seen.hosts.contains_key(host) && !(reason.is_none() && seen.cordons.contains(host)) {
+        // A cordon that a forgotten host has left can be taken away.
+        let known = seen.hosts.contains_key(host) || (reason.is_none() && seen.cordons.contains(host));
+        if !known {
             return Err(targets::unknown("host", host.as_str(), seen.hosts.keys().map(HostName::as_str)));
         }
         let now = seen.revision_of(&key);

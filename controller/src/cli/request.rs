@@ -106,7 +106,9 @@ pub async fn reseed(ctx: &Context, args: ReseedArgs) -> Result<(), Failure> {
     let record = seen.leaderships.get(cluster);
     if record.is_some_and(|record| record.value.master.as_ref() == Some(&name)) {
         return Err(Failure::failed(format!("{name} is the master of {cluster}: nobody could seed it"))
-            .hint("Make another member the master first."));
+            .hint(format!(
+                "Make another member the master first: `schemadock cluster switchover {cluster}`."
+            )));
     }
     alive(&seen, &row.host)?;
     let from = match record.and_then(|record| record.value.master.as_ref()) {

@@ -93,17 +93,17 @@ const CONTROLLERS: &[Column] = &[
     ("HOST", |v| plain(word(&v["host"]))),
     ("VERSION", |v| plain(word(&v["version"]))),
     ("IN OFFICE", |v| plain(yes(&v["leader"]))),
-    ("SINCE", |v| plain(word(&v["since"]))),
+    ("SINCE", |v| plain(moment(&v["since"]))),
 ];
 
 const OPERATIONS: &[Column] = &[
     ("ID", |v| plain(word(&v["id"]))),
     ("KIND", |v| plain(word(&v["kind"]))),
     ("CLUSTERS", |v| plain(list(&v["clusters"]))),
-    ("STATE", |v| plain(word(&v["state"]))),
-    ("STEP", |v| plain(word(&v["step"]))),
-    ("REQUESTED", |v| plain(format!("{} by {}", word(&v["requested_at"]), word(&v["requested_by"])))),
-    ("OUTCOME", |v| plain(word(&v["outcome"]))),
+    ("STATE", |v| (word(&v["state"]), state(v))),
+    ("DONE", |v| plain(done(v))),
+    ("REQUESTED", |v| plain(format!("{} by {}", moment(&v["requested_at"]), word(&v["requested_by"])))),
+    ("", |v| plain(way(v))),
 ];
 
 const EVENTS: &[Column] = &[
@@ -114,6 +114,60 @@ const EVENTS: &[Column] = &[
     ("MESSAGE", |v| plain(word(&v["message"]))),
     ("BY", |v| plain(word(&v["by"]))),
 ];
+
+/// One operation with all that is known of it, a field a line.
+pub fn operation(row: &Value) -> String {
+    let mut lines: Vec<(&str, String)> = vec![
+        ("id", word(&row["id"])),
+        ("kind", word(&row["kind"])),
+        ("clusters", list(&row["clusters"])),
+        ("state", word(&row["state"])),
+        ("done", done(row)),
+        ("step", word(&row["step"])),
+        ("requested", format!("{} by {}", moment(&row["requested_at"]), word(&row["requested_by"]))),
+        ("written", moment(&row["updated_at"])),
+    ];
+    if !row["waiting_on"].is_null() {
+        let on = &row["waiting_on"];
+        lines.push(("waits", format!("{} (since {})", word(&on["message"]), moment(&on["since"]))));
+    }
+    if !row["outcome"].is_null() {
+        lines.push(("outcome", word(&row["outcome"])));
+    }
+    let plan = row["plan"].as_array().map(Vec::as_slice).unwrap_or_default();
+    lines.extend(
+        plan.iter().zip(1..).map(|(step, number)| {
+            (if number == 1 { "plan" } else { "" }, format!("{number}. {}", word(step)))
+        }),
+    );
+    lines.iter().map(|(name, text)| format!("{name:<10} {text}")).collect::<Vec<_>>().join("\n")
+}
+
+fn done(row: &Value) -> String {
+    match row["progress"]["total"].as_u64() {
+        Some(total) if total > 0 => format!("{} of {total}", word(&row["progress"]["done"])),
+        _ => "-".to_owned(),
+    }
+}
+
+fn state(row: &Value) -> Tone {
+    match row["state"].as_str() {
+        Some("done") => Tone::Good,
+        Some("failed" | "undone") => Tone::Bad,
+        Some("held") => Tone::Attention,
+        _ => Tone::Plain,
+    }
+}
+
+/// How it ended, else what is being done and waited for.
+fn way(row: &Value) -> String {
+    if let Some(outcome) = row["outcome"].as_str() {
+        return outcome.to_owned();
+    }
+    let step = row["step"].as_str().map(str::to_owned);
+    let waits = row["waiting_on"]["message"].as_str().map(|message| format!("waits: {message}"));
+    step.into_iter().chain(waits).collect::<Vec<_>>().join("; ")
+}
 
 fn plain(text: String) -> (String, Tone) {
     (text, Tone::Plain)

@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemadock_schema::keys::Keys;
 use schemadock_schema::proposal::{Guard, Proposal, Write};
 use schemadock_schema::refusal::Refusal;
-use schemadock_schema::target::{Document, Role, Target};
+use schemadock_schema::target::{Document, Target};
 use schemadock_schema::validate::{self, Picture, Placed};
 use schemadock_schema::{ClusterName, HostName, InstanceName};
 use serde_json::{Value, json};
 
 use super::Failure;
 use super::seen::{Seen, StoredTarget};
+
+mod roles;
 
 /// A document of a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +37,7 @@ pub struct Wish {
     pub prune: bool,
     /// The revisions that documents must still have where they are changed.
     pub expected: BTreeMap<InstanceName, i64>,
-    /// Whether roles are written as given where leadership has them otherwise.
+    /// Whether a master that the files name is to lead, where leadership has another.
     pub move_master: bool,
 }
 
@@ -61,6 +63,8 @@ pub struct TargetPlan {
     pub changes: BTreeMap<ClusterName, Vec<Change>>,
     /// The transaction of each of these clusters.
     pub proposals: BTreeMap<ClusterName, Proposal>,
+    /// The members that are to lead by a switchover, once all else is written.
+    pub moves: BTreeMap<ClusterName, InstanceName>,
     /// What was decided for the user.
     pub notes: Vec<String>,
     /// What the user should know.
@@ -183,7 +187,7 @@ pub fn plan(keys: &Keys, seen: &Seen, wish: &Wish) -> Result<TargetPlan, Failure
 
     let mut planned = TargetPlan::default();
     for cluster in &named {
-        refusals.extend(roles(seen, cluster, wish.move_master, &mut picture.instances, &mut planned));
+        refusals.extend(roles::write(seen, cluster, wish.move_master, &mut picture.instances, &mut planned));
     }
     refusals.extend(overtaken(seen, wish, &picture.instances));
     let findings = validate::check(&picture);
@@ -241,62 +245,6 @@ fn overtaken(seen: &Seen, wish: &Wish, instances: &Instances) -> Vec<Refusal> {
         )
     })
     .collect()
-}
-
-/// Writes the roles of one cluster as leadership has them, or refuses to move the master.
-fn roles(
-    seen: &Seen,
-    cluster: &ClusterName,
-    move_master: bool,
-    instances: &mut Instances,
-    planned: &mut TargetPlan,
-) -> Option<Refusal> {
-    let record = &seen.leaderships.get(cluster)?.value;
-    let leader = validate::leader(record)?;
-    if move_master {
-        let wished = instances.iter().find(|(name, placed)| {
-            placed.cluster == *cluster
-                && placed.file.is_some()
-                && placed.target.role == Role::Master
-                && placed.target.source().is_none()
-                && *name != leader
-        });
-        let (name, placed) = wished?;
-        if seen.controller.is_none() {
-            let found = format!("a move of the master from {leader} to {name} with no controller in office");
-            let hint = "start schemadock-controller, or leave --move-master out";
-            let path = format!("{name}.data.role");
-            return Some(refusal(
-                placed.file.clone(),
-                path,
-                found,
-                "a controller in office",
-                Some(hint.to_owned()),
-            ));
-        }
-        planned
-            .notes
-            .push(format!("the controller makes {name} the master of {cluster}, in place of {leader}"));
-        return None;
-    }
-    if instances.get(leader).is_none_or(|placed| placed.cluster != *cluster) {
-        let text = format!(
-            "leadership (term {}) names {leader} master of {cluster}, which has no target",
-            record.term
-        );
-        planned.warnings.push(text);
-        return None;
-    }
-    let rewritten = validate::write_roles(cluster, leader, instances);
-    if !rewritten.is_empty() {
-        let names: Vec<&str> = rewritten.iter().map(InstanceName::as_str).collect();
-        planned.notes.push(format!(
-            "leadership (term {}) names {leader} master of {cluster}: role and master_host of {} are written so",
-            record.term,
-            names.join(", ")
-        ));
-    }
-    None
 }
 
 fn write(

@@ -2,6 +2,8 @@
 
 use schemadock_schema::InstanceName;
 use schemadock_schema::leadership::Durability;
+use schemadock_schema::operation::Operation;
+use schemadock_store::Selector;
 use serde_json::Value;
 
 use super::context::OutputArg;
@@ -26,7 +28,7 @@ pub struct Args {
 /// # Errors
 /// For an unknown cluster (exit code 1).
 pub async fn run(ctx: &Context, args: Args) -> Result<(), Failure> {
-    let seen = seen::look(ctx, Vec::new()).await?;
+    let seen = seen::look(ctx, vec![Selector::Prefix(ctx.keys.operations())]).await?;
     let all = clusters(&seen);
     let shown: Vec<&ClusterRow<'_>> = all
         .iter()
@@ -63,7 +65,7 @@ pub fn text(cluster: &ClusterRow<'_>) -> String {
         lines.push("paused: nothing is started, mended, seeded, restarted, re-pointed or opened".to_owned());
     }
     if let Some(operation) = cluster.operation {
-        lines.push(format!("held by operation {operation}"));
+        lines.push(format!("held by operation {operation}{}", cluster.held.map(held).unwrap_or_default()));
     }
     lines.extend(cluster.warnings.iter().map(|warning| format!("warning: {warning}")));
     let mut rows = Vec::new();
@@ -72,6 +74,14 @@ pub fn text(cluster: &ClusterRow<'_>) -> String {
     }
     lines.push(output::table(&[], rows));
     lines.join("\n")
+}
+
+/// What an operation does, and waits for.
+fn held(operation: &Operation) -> String {
+    let mut text = format!(" ({}, {}", operation.request.kind(), operation.state);
+    text.extend(operation.step.as_ref().map(|step| format!(": {step}")));
+    text.extend(operation.waiting_on.as_ref().map(|on| format!("; waits: {}", on.message)));
+    text + ")"
 }
 
 fn branch(

@@ -168,6 +168,8 @@ async fn an_operation_that_holds_a_cluster_is_named() {
     let said = fleet.apply(&changed).await.ends(1);
     assert!(said.err.contains("op-7"), "{said:#?}");
     fleet.run(&["delete", "h3-c-db3", "--yes"]).await.ends(1);
+    let said = edit(&fleet, r#"sed -i 's/"all"/"half"/' "$1""#, &["h3-c-db3"]).await.ends(1);
+    assert!(said.err.contains("op-7") && kept(&said).contains("half"), "{said:#?}");
     let mut calm = three();
     calm["h3-c-db3"]["data"]["maintenance"] = json!(true);
     fleet.apply(&calm).await.ends(0);

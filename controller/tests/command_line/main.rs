@@ -2,6 +2,7 @@
 
 mod changing;
 mod fleet;
+mod following;
 mod operations;
 mod reading;
 mod refusing;

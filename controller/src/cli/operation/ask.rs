@@ -44,12 +44,41 @@ pub struct How {
 /// How often a lost race is run again.
 const CONFLICTS: u32 = 8;
 
-/// Asks for an operation, and follows it to its end unless told otherwise. `yes` answers the question that a stop or
-/// a deletion asks first.
+/// Asks for an operation, follows it to its end unless told otherwise, and says how it ended. `yes` answers the question
+/// that a stop or a deletion asks first.
 ///
 /// # Errors
 /// With everything that speaks against it, and when it does not end well (exit code 1).
 pub async fn ask(ctx: &Context, wanted: &Wanted, yes: bool, how: &How) -> Result<(), Failure> {
+    match carry_out(ctx, wanted, yes, how).await? {
+        None => Ok(()),
+        Some(operation) if how.no_wait => {
+            let id = &operation.id;
+            let what = describe(&operation.request, &operation.clusters);
+            output::line(match how.output.json() {
+                true => plain::operation(&operation).to_string(),
+                false => {
+                    format!(
+                        "{what}: asked for as operation {id}; `schemadock operation wait {id}` follows it"
+                    )
+                }
+            });
+            Ok(())
+        }
+        Some(operation) => told(&operation, how.output.json()),
+    }
+}
+
+/// The same without a last word: the operation as it ended, or as it was asked for; none after a dry run.
+///
+/// # Errors
+/// With everything that speaks against it (exit code 1).
+pub async fn carry_out(
+    ctx: &Context,
+    wanted: &Wanted,
+    yes: bool,
+    how: &How,
+) -> Result<Option<Operation>, Failure> {
     let mut id = None;
     let mut here = false;
     let mut asked = false;
@@ -63,7 +92,7 @@ pub async fn ask(ctx: &Context, wanted: &Wanted, yes: bool, how: &How) -> Result
         let plan = foresee(&seen, &ctx.keys, &wanted.request, &clusters);
         if how.dry_run {
             dry_run(wanted, &clusters, &plan, how);
-            return Ok(());
+            return Ok(None);
         }
         if !asked {
             here = office(ctx, &seen, how)?;
@@ -82,7 +111,7 @@ pub async fn ask(ctx: &Context, wanted: &Wanted, yes: bool, how: &How) -> Result
         let mut proposal = proposal(ctx, &seen, &operation, how.queue).await?;
         proposal.guards.push(Guard::Created { key: ctx.keys.fleet(), create_revision });
         if written(ctx, &proposal, id).await? {
-            return go_on(ctx, operation, here, how).await;
+            return go_on(ctx, operation, here, how).await.map(Some);
         }
     }
     Err(Failure::failed(format!(
@@ -92,7 +121,10 @@ pub async fn ask(ctx: &Context, wanted: &Wanted, yes: bool, how: &How) -> Result
 }
 
 /// What etcd holds, as it is when the request is made: a host that is drained takes nothing new.
-async fn look(ctx: &Context, wanted: &Wanted) -> Result<Seen, Failure> {
+///
+/// # Errors
+/// When etcd does not answer.
+pub async fn look(ctx: &Context, wanted: &Wanted) -> Result<Seen, Failure> {
     let further = [ctx.keys.operations(), ctx.keys.routes()].map(Selector::Prefix);
     let mut seen = seen::look(ctx, further.to_vec()).await?;
     if let Request::Drain { host, .. } = &wanted.request {
@@ -224,24 +256,15 @@ async fn written(ctx: &Context, proposal: &Proposal, id: &str) -> Result<bool, F
     }
 }
 
-async fn go_on(ctx: &Context, operation: Operation, here: bool, how: &How) -> Result<(), Failure> {
-    let id = &operation.id;
-    let what = describe(&operation.request, &operation.clusters);
+async fn go_on(ctx: &Context, operation: Operation, here: bool, how: &How) -> Result<Operation, Failure> {
     if how.no_wait {
-        output::line(match how.output.json() {
-            true => plain::operation(&operation).to_string(),
-            false => {
-                format!("{what}: asked for as operation {id}; `schemadock operation wait {id}` follows it")
-            }
-        });
-        return Ok(());
+        return Ok(operation);
     }
+    let id = &operation.id;
     if !how.output.json() {
-        anstream::eprintln!("{what}: operation {id}");
+        anstream::eprintln!("{}: operation {id}", describe(&operation.request, &operation.clusters));
     }
-    let way = Way { here, timeout: how.timeout, silent: how.output.json() };
-    let ended = live::until_over(ctx, id, way).await?;
-    told(&ended, how.output.json())
+    live::until_over(ctx, id, Way { here, timeout: how.timeout, silent: how.output.json() }).await
 }
 
 /// Says how an operation ended.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use schemadock_schema::leadership::{Durability, Leadership};
+use schemadock_schema::operation::Operation;
 use schemadock_schema::policy::{ClusterPolicy, FailoverMode};
 use schemadock_schema::target::Role;
 use schemadock_schema::{ClusterName, InstanceName};
@@ -24,8 +25,8 @@ pub struct ClusterRow<'a> {
     pub members: Vec<InstanceRow<'a>>,
     /// The operation that holds it.
     pub operation: Option<&'a str>,
-    /// The controller in office, if there is one.
-    pub controller: bool,
+    /// The same as it stands, where operations were read.
+    pub held: Option<&'a Operation>,
     /// What somebody should look at.
     pub warnings: Vec<String>,
 }
@@ -57,7 +58,11 @@ pub fn clusters(seen: &Seen) -> Vec<ClusterRow<'_>> {
                 record: seen.leaderships.get(&name).map(|record| &record.value),
                 policy: seen.policies.get(&name).map(|policy| policy.value.clone()).unwrap_or_default(),
                 operation: seen.locks.get(&name).map(String::as_str),
-                controller: seen.controller.is_some(),
+                held: seen
+                    .locks
+                    .get(&name)
+                    .and_then(|id| seen.operations.get(id))
+                    .map(|stored| &stored.value),
                 members,
                 warnings: Vec::new(),
                 name,
@@ -163,10 +168,8 @@ impl ClusterRow<'_> {
             return Writes { state: "closed", waiting_on, would_wait_without: Vec::new() };
         };
         let mut without = Vec::new();
-        // Nobody takes the place of a lost master by himself.
-        if !self.controller || self.policy.failover == Some(FailoverMode::Manual) {
-            without.push(open.name.clone());
-        }
+        // Nobody takes the place of a lost master by himself, with a controller or without: failover is still to come.
+        without.push(open.name.clone());
         let Some(record) = self.record.filter(|record| record.acks > 0) else {
             return Writes { state: "open", waiting_on: None, would_wait_without: without };
         };

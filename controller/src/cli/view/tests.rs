@@ -27,6 +27,43 @@ fn what_people_read() {
     insta::assert_snapshot!(kinds.map(|kind| table(&world, kind)).join("\n\n"));
 }
 
+fn operation(id: &str, more: Value) -> Value {
+    let mut operation = json!({
+        "id": id, "request": {"kind": "switchover", "to": "h2-c-db2"}, "clusters": ["c"], "state": "running",
+        "step": "freeze h1-c-db1", "waiting_on": {"message": "3 sessions to end", "since": "2026-01-02T03:04:05.5Z"},
+        "progress": {"done": 1, "total": 3}, "plan": ["choose h2-c-db2", "freeze h1-c-db1", "open h2-c-db2"],
+        "requested_by": "ann@h1", "requested_at": "2026-01-02T03:04:05.123Z", "updated_at": "2026-01-02T03:04:06.1Z",
+        "outcome": null
+    });
+    operation.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
+    operation
+}
+
+#[test]
+fn operations_are_shown_with_what_they_wait_for() {
+    let mut world = at_work(&[], 0);
+    world.push(("operations/1", operation("1", json!({}))));
+    let failed = json!({"state": "failed", "outcome": "the agent of h2 is silent", "progress": {"done": 3, "total": 3},
+        "waiting_on": null, "request": {"kind": "drain", "host": "h1", "evict": true}, "clusters": ["b", "c"]});
+    world.push(("operations/2", operation("2", failed)));
+    world.push((
+        "operations/3",
+        operation(
+            "3",
+            json!({"state": "queued", "step": null, "waiting_on": null,
+        "progress": {"done": 0, "total": 0}, "request": {"kind": "stop"}, "plan": []}),
+        ),
+    ));
+    world.push(("locks/c", json!({"operation": "1"})));
+    let seen = seen(&world);
+    let rows = get::rows(Kind::Operations, &keys(), &seen, None).unwrap();
+    let mut shown = vec![tables::text(Kind::Operations, rows.iter(), true)];
+    shown.extend(rows.values().map(tables::operation));
+    shown.push(topology::text(&clusters(&seen)[0]));
+    shown.push(table(&world, Kind::Clusters));
+    insta::assert_snapshot!(shown.join("\n\n"));
+}
+
 #[test]
 fn what_scripts_read() {
     let world = seen(&at_work(&["h2-c-db2"], 1));
