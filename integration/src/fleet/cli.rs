@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-use super::agent::program;
+use super::process::program;
 
 /// A command about to be run.
 #[derive(Debug)]

@@ -10,10 +10,13 @@
 mod agent;
 mod cleaning;
 mod cli;
+mod controller;
 mod daemon;
 mod etcd;
 mod place;
+mod process;
 mod proxy;
+mod roamer;
 mod sql;
 mod world;
 mod writer;
@@ -21,9 +24,12 @@ mod writer;
 pub use agent::Agent;
 pub use cleaning::docker;
 pub use cli::{Cli, Output};
+pub use controller::Controller;
 pub use daemon::{Daemon, in_own_network};
 pub use etcd::EtcdServer;
+pub use process::Process;
 pub use proxy::{Mode, Proxy};
+pub use roamer::{Ledger, Roamer};
 pub use sql::Sql;
 pub use world::World;
 pub use writer::Writer;
@@ -74,6 +80,8 @@ pub struct Fleet {
     pub etcd: EtcdServer,
     /// Its hosts' agents, in order; none runs at first.
     pub agents: Vec<Agent>,
+    /// Copies of its controller; none runs at first.
+    pub controllers: Vec<Controller>,
     /// Its keys.
     pub keys: Keys,
     store: Arc<Etcd>,
@@ -132,7 +140,8 @@ impl Fleet {
         }
         let watcher = Watcher::start(store.clone(), keys.clone());
         let fleet_key = keys.fleet();
-        let made = Fleet { name: place.name.clone(), etcd, agents, keys, store, watcher, place };
+        let name = place.name.clone();
+        let made = Fleet { name, etcd, agents, controllers: Vec::new(), keys, store, watcher, place };
         made.put(&fleet_key, &fleet).await;
         made
     }
@@ -154,6 +163,30 @@ impl Fleet {
             hosts.iter().all(|host| world.host(host).is_some() && world.is_alive(host)).then_some(())
         })
         .await;
+    }
+
+    /// Starts one more copy of the controller, with that in its environment.
+    pub fn start_controller(&mut self, environment: &[(&str, &str)]) -> &mut Controller {
+        let number = self.controllers.len() + 1;
+        let mut controller = Controller::new(&self.place.dir, number, &self.etcd.url());
+        controller.start(environment);
+        self.controllers.push(controller);
+        self.controllers.last_mut().expect("just put there")
+    }
+
+    /// Runs a command, and insists that it worked.
+    pub async fn done(&self, arguments: &[&str]) -> Output {
+        let output = self.cli(arguments).run().await;
+        assert_eq!(
+            output.code,
+            0,
+            "{arguments:?}: {}\n{}\n{}",
+            output.stdout,
+            output.stderr,
+            self.describe()
+        );
+        self.watcher.heard(self.revision().await).await;
+        output
     }
 
     /// A fleet with the three-instance document, converged.
@@ -358,11 +391,45 @@ impl Fleet {
         Writer::start(&self.address(number), PORT, &self.secrets_of(cluster)).await
     }
 
+    /// An application that tries all members of a cluster, the master first.
+    pub async fn roamer(&self, cluster: &str) -> Roamer {
+        let world = self.world();
+        let members = world.members(cluster);
+        let master = world.leadership(cluster).and_then(|record| record.master);
+        let first =
+            members.iter().position(|(name, ..)| Some(name.as_str()) == master.as_ref().map(|m| m.as_str()));
+        let places = members.iter().map(|(_, address, port)| (address.clone(), *port)).collect();
+        Roamer::start(places, first.unwrap_or(0), &self.secrets_of(cluster)).await
+    }
+
+    /// SQL on a member, as administrator over TCP.
+    pub async fn sql_of(&self, cluster: &str, member: &str) -> Sql {
+        let members = self.world().members(cluster);
+        let (_, address, port) = members.iter().find(|(name, ..)| name == member).expect("a member");
+        let secrets = self.secrets_of(cluster);
+        Sql::connect(address, *port, schemadock_schema::secrets::ADMIN_USER, secrets.admin.expose()).await
+    }
+
+    /// Panics unless every member of a cluster holds every acknowledged row, once it has applied what the master has.
+    pub async fn verify(&self, cluster: &str, ledger: &Ledger) {
+        let leads =
+            self.world().leadership(cluster).and_then(|record| record.master).expect("somebody leads");
+        let executed = self.sql_of(cluster, leads.as_str()).await.text("SELECT @@GLOBAL.gtid_executed").await;
+        for (name, ..) in self.world().members(cluster) {
+            let mut sql = self.sql_of(cluster, &name).await;
+            sql.text(&format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{executed}', 25)")).await;
+            Writer::verify(&ledger.acknowledged, &mut sql).await;
+        }
+    }
+
     /// What there is to see when something did not happen.
     pub fn describe(&self) -> String {
         let mut text = self.world().describe();
         for agent in &self.agents {
             text.push_str(&agent.last_lines(25));
+        }
+        for controller in &self.controllers {
+            text.push_str(&controller.last_lines(25));
         }
         text
     }
@@ -370,6 +437,7 @@ impl Fleet {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
+        self.controllers.iter_mut().for_each(|controller| controller.kill());
         for agent in &mut self.agents {
             agent.kill();
         }
@@ -382,7 +450,13 @@ impl Drop for Fleet {
                 let _ = std::fs::create_dir_all(&kept);
                 let _ = std::fs::copy(agent.log(), kept.join(format!("{}-{}.log", self.name, agent.host)));
             }
-            eprintln!("agents' logs are kept in {}", kept.display());
+            for (controller, number) in self.controllers.iter().zip(1..) {
+                let _ = std::fs::copy(
+                    controller.log(),
+                    kept.join(format!("{}-controller{number}.log", self.name)),
+                );
+            }
+            eprintln!("the logs are kept in {}", kept.display());
         } else {
             for agent in &self.agents {
                 place::keep_templates(&agent.state_dir());

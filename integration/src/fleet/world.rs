@@ -9,6 +9,7 @@ use schemadock_schema::event::Event;
 use schemadock_schema::host::Host;
 use schemadock_schema::keys::Keys;
 use schemadock_schema::leadership::Leadership;
+use schemadock_schema::operation::Operation;
 use schemadock_schema::status::Status;
 use schemadock_store::etcd::Etcd;
 use schemadock_store::{Change, Entry, Selector, Store as _, StoreError};
@@ -152,6 +153,25 @@ impl World {
     /// A cluster's leadership.
     pub fn leadership(&self, cluster: &str) -> Option<Leadership> {
         self.document(&format!("{}/leadership/{cluster}", self.keys.prefix()))
+    }
+
+    /// The members of a cluster that have targets: name, address, port.
+    pub fn members(&self, cluster: &str) -> Vec<(String, String, u16)> {
+        let prefix = self.keys.targets();
+        let targets = self.below(&prefix).filter_map(|entry| {
+            let value: serde_json::Value = serde_json::from_slice(&entry.value).ok()?;
+            let name = Keys::last_part(&entry.key);
+            let host = entry.key.rsplit('/').nth(1)?;
+            let own = value["data"]["cluster"] == cluster;
+            let port = value["data"]["port"].as_u64()?;
+            own.then_some((name.to_owned(), self.host(host)?.address, port as u16))
+        });
+        targets.collect()
+    }
+
+    /// An operation.
+    pub fn operation(&self, id: &str) -> Option<Operation> {
+        self.document(&format!("{}/operations/{id}", self.keys.prefix()))
     }
 
     /// The reader's judgement: the agent said so, at the current target, and it lives.

@@ -4,6 +4,7 @@
 mod agent;
 mod converge;
 mod floor;
+mod operations;
 mod placement;
 mod seed;
 
@@ -48,6 +49,18 @@ enum Name {
         /// How many runs; the median counts.
         #[arg(long, default_value_t = 3)]
         runs: u32,
+    },
+    /// What a change of master costs an application, and what `lossless` costs.
+    Operations {
+        /// How many changes of master.
+        #[arg(long, default_value_t = 20)]
+        switchovers: u32,
+        /// How many rounds of load, here and by hand; the median counts.
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+        /// Seconds of each.
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
     },
     /// What it costs to place clusters of 3 in one go.
     Placement {
@@ -98,9 +111,12 @@ async fn main() -> anyhow::Result<()> {
         Name::Converge { runs } => ("converge", converge::run(runs).await),
         Name::Agent { seconds, instances } => ("agent", agent::run(seconds, instances).await),
         Name::Seed { megabytes, runs } => ("seed", seed::run(megabytes, runs).await),
+        Name::Operations { switchovers, rounds, seconds } => {
+            ("operations", operations::run(switchovers, rounds, seconds).await)
+        }
         Name::Placement { clusters, hosts, runs } => ("placement", placement::run(clusters, hosts, runs)),
         Name::List => {
-            println!("converge\nagent\nseed\nplacement");
+            println!("converge\nagent\nseed\noperations\nplacement");
             return Ok(());
         }
     };
