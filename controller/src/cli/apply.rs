@@ -63,7 +63,9 @@ pub async fn run(ctx: &Context, args: Args) -> Result<(), Failure> {
     let steps = moving::judge(ctx, &planned.moves).await?;
     if args.dry_run {
         let mut told = report(&planned, &planned.changes, false);
-        told["moves"] = json!(steps);
+        if !steps.is_empty() {
+            told["moves"] = json!(steps);
+        }
         match json {
             true => output::line(told.to_string()),
             false => {

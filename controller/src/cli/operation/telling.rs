@@ -71,8 +71,10 @@ const IN_OFFICE: &str = "a controller is in office again";
 
 /// Where an operation stands, in one line that changes.
 pub fn line(operation: &Operation, office: bool, now: Timestamp) -> String {
-    let step = operation.step.clone().unwrap_or_else(|| operation.state.to_string());
-    let mut line = format!("{}{step}", count(operation));
+    let mut line = match &operation.step {
+        Some(step) => format!("{}{step}", count(operation)),
+        None => operation.state.to_string(),
+    };
     if let Some(waited) = &operation.waiting_on {
         line.push_str(&format!("; waits {}: {}", duration(seconds(waited, now)), waited.message));
     }
