@@ -85,8 +85,9 @@ pub fn worth_remembering(facts: &Facts<'_>, interest: &BTreeSet<Selector>) -> Ca
     let statuses = facts.keys.statuses();
     let alive = facts.keys.alive_all();
     let requests = format!("{}/requests/", facts.keys.prefix());
+    let votes = facts.keys.votes();
     let passing =
-        |key: &str| key.starts_with(&statuses) || key.starts_with(&alive) || key.starts_with(&requests);
+        |key: &str| [&statuses, &alive, &requests, &votes].iter().any(|prefix| key.starts_with(*prefix));
     let mut cache = Cache::new();
     for part in interest {
         let (Selector::Key(start) | Selector::Prefix(start)) = part;

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemadock_agent_plan::desired::{Desired, HostDefaults};
+use schemadock_agent_plan::voting;
 use schemadock_agent_plan::wish::{Grant, Member, SourceWish, Wanted, Wish};
 use schemadock_schema::host::Host;
 use schemadock_schema::known::{Known, WhyUnknown};
-use schemadock_schema::leadership::{Handover, Leadership};
+use schemadock_schema::leadership::{Handover, Leadership, LeadershipPhase, Vote};
 use schemadock_schema::names::read_name;
 use schemadock_schema::policy::ClusterPolicy;
 use schemadock_schema::secrets::Secrets;
@@ -121,6 +122,11 @@ pub fn interest(
             hosts.insert(read.host.clone());
         }
     }
+    for (name, read) in &index.targets {
+        if read.cluster.as_ref().is_some_and(|cluster| clusters.contains(cluster)) {
+            parts.insert(Selector::Key(keys.vote(&read.host, name)));
+        }
+    }
     parts.extend(hosts.iter().map(|host| Selector::Prefix(keys.statuses_of(host))));
     for cluster in &clusters {
         parts.insert(Selector::Key(keys.cluster(cluster)));
@@ -199,6 +205,8 @@ fn wish(
         None => Known::Unknown(WhyUnknown::NotYet),
         Some(cluster) => leadership(facts, cluster),
     };
+    let revision = leadership.present().and_then(|doc| doc.revision);
+    let leadership = leadership.map(|doc| doc.value);
     let secrets = match &cluster {
         None => Known::Unknown(WhyUnknown::NotYet),
         Some(cluster) => facts.document::<Secrets>(&keys.secrets(cluster)).map(|doc| doc.value),
@@ -212,10 +220,13 @@ fn wish(
     let desired = wanted.desired();
     let named = desired.and_then(|desired| desired.source.clone());
     // A member whose document names nobody to follow, and that does not lead, follows who leads.
-    let source = named.or_else(|| {
-        let master = members.iter().find(|member| Some(&member.name) == master.as_ref())?;
-        Some((master.host.clone(), master.port))
-    });
+    let leads = members.iter().find(|member| Some(&member.name) == master.as_ref());
+    let leads = leads.map(|master| (master.host.clone(), master.port));
+    let meant = named.as_ref().and_then(|(host, port)| index.at(host, *port));
+    let by_record = leadership.present().and_then(|record| voting::source_by_record(record, name, meant));
+    let by_record = members.iter().find(|member| Some(&member.name) == by_record);
+    let by_record = by_record.map(|member| (member.host.clone(), member.port));
+    let source = by_record.or(named).or(leads);
     let source = source
         .filter(|_| master.as_ref() != Some(name))
         .map(|(host, port)| source_wish(facts, index, host, port, cluster.as_ref()));
@@ -235,9 +246,10 @@ fn wish(
             Some(Known::Absent) => Some(0),
             _ => None,
         },
-        grant: Grant { cluster, leadership, secrets },
+        grant: Grant { cluster, leadership, revision, secrets },
         source,
         leader,
+        votes: votes(facts, (&defaults.host, name), &members),
         members,
         followers,
         recorded_uuid: match own_status {
@@ -256,11 +268,34 @@ fn status(facts: &Facts<'_>, host: &HostName, instance: &InstanceName) -> Option
     facts.document::<Status>(&facts.keys.status(host, instance)).present().map(|doc| doc.value.clone())
 }
 
-fn leadership(facts: &Facts<'_>, cluster: &ClusterName) -> Known<Leadership> {
-    facts.document::<Leadership>(&facts.keys.leadership(cluster)).map(|doc| {
-        let ended = facts.document::<Handover>(&facts.keys.handover(cluster, doc.value.term));
-        doc.value.with_handover(ended.present().map(|ended| &ended.value))
-    })
+/// The record with its revision, and how its handover ended, if it is one.
+fn leadership(facts: &Facts<'_>, cluster: &ClusterName) -> Known<Doc<Leadership>> {
+    let doc = match facts.document::<Leadership>(&facts.keys.leadership(cluster)) {
+        Known::Present(doc) if doc.value.phase == LeadershipPhase::Handover => doc,
+        other => return other,
+    };
+    match facts.document::<Handover>(&facts.keys.handover(cluster, doc.value.term)) {
+        // What it means is not known without that key.
+        Known::Unknown(why) => Known::Unknown(why),
+        ended => {
+            let value = doc.value.with_handover(ended.present().map(|ended| &ended.value));
+            Known::Present(Doc { value, revision: doc.revision })
+        }
+    }
+}
+
+/// The newest votes of a cluster's members and of this one.
+fn votes(
+    facts: &Facts<'_>,
+    own: (&HostName, &InstanceName),
+    members: &[Member],
+) -> BTreeMap<InstanceName, Vote> {
+    let all = members.iter().map(|member| (&member.host, &member.name)).chain([own]);
+    let vote = |(host, name): (&HostName, &InstanceName)| {
+        let doc = facts.document::<Vote>(&facts.keys.vote(host, name));
+        Some((name.clone(), doc.present()?.value.clone()))
+    };
+    all.filter_map(vote).collect()
 }
 
 fn address(facts: &Facts<'_>, host: &HostName) -> Known<String> {
@@ -280,7 +315,13 @@ fn members(
     others
         .filter_map(|(other, read)| {
             let target = read.target.as_ref().ok()?;
-            let status = status(facts, &read.host, other);
+            let report = facts.document::<Status>(&facts.keys.status(&read.host, other));
+            let acknowledges = match &report {
+                Known::Present(doc) => doc.value.acknowledges.into(),
+                Known::Absent => Known::Absent,
+                Known::Unknown(why) => Known::Unknown(why.clone()),
+            };
+            let status = report.present().map(|doc| &doc.value);
             let registered = address(facts, &read.host);
             Some(Member {
                 name: other.clone(),
@@ -291,15 +332,14 @@ fn members(
                 registered: !registered.is_absent(),
                 address: registered.present().cloned(),
                 port: target.port,
-                data: status.as_ref().map(|status| status.data.state),
-                phase: status.as_ref().map(|status| status.phase),
-                version: status.as_ref().and_then(|status| status.mysql_version.clone()),
-                server_id: status.as_ref().and_then(|status| status.server_id),
-                lag_seconds: status
-                    .as_ref()
-                    .and_then(|status| status.source.as_ref())
-                    .and_then(|source| source.lag_seconds),
-                writable: status.as_ref().and_then(|status| status.writable).unwrap_or(false),
+                data: status.map(|status| status.data.state),
+                phase: status.map(|status| status.phase),
+                version: status.and_then(|status| status.mysql_version.clone()),
+                server_id: status.and_then(|status| status.server_id),
+                server_uuid: status.and_then(|status| status.server_uuid.clone()),
+                acknowledges,
+                lag_seconds: status.and_then(|status| status.source.as_ref()?.lag_seconds),
+                writable: status.and_then(|status| status.writable).unwrap_or(false),
             })
         })
         .collect()

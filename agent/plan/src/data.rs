@@ -11,6 +11,7 @@ use crate::observed::{Seen, TemplateSeen};
 use crate::record::{DataOrigin, Replacing};
 use crate::standing::foreign_data;
 use crate::step::{ConvergeStep as Step, Plan};
+use crate::voting::must_leave_first;
 use crate::wish::{Wanted, Wish};
 
 /// In one word, what the data directory holds.
@@ -46,7 +47,7 @@ pub(crate) fn data(wish: &Wish, desired: &Desired, seen: &Seen) -> Option<Plan<S
             Some(Kept::Leads) => {
                 Plan::refuse(format!("its data were to be made anew ({}), but it leads now", replacing.why))
             }
-            None => set_aside(seen, &replacing.why),
+            None => must_leave_first(wish).unwrap_or_else(|| set_aside(seen, &replacing.why)),
         });
     }
     // A host that has lost its record judges its data by what etcd remembers, and by nothing else.
@@ -246,6 +247,9 @@ pub(crate) fn disabled(wish: &Wish, desired: &Desired, seen: &Seen) -> Plan<Step
             return Plan::wait(WaitKind::Etcd, "leadership", message);
         }
     }
+    if runs && let Some(plan) = must_leave_first(wish) {
+        return plan;
+    }
     if runs {
         return stop("its target says disabled".to_owned());
     }
@@ -275,6 +279,9 @@ pub(crate) fn deleted(wish: &Wish, seen: &Seen) -> Plan<Step> {
     if wish.leads() && !wish.grant.steady() {
         let message = "its target is gone, but its leadership is being changed: it is taken away after that";
         return Plan::wait(WaitKind::Controller, &wish.instance, message);
+    }
+    if let Some(plan) = must_leave_first(wish) {
+        return plan;
     }
     match (&seen.data, set_aside(seen, "its target is gone")) {
         (Known::Unknown(why), _) => {

@@ -27,7 +27,7 @@ pub(crate) fn found(record: Option<&Leadership>, wish: &Wish, seen: &Seen, serve
     };
     let settled = record.map(|record| record.settled.clone()).unwrap_or_default();
     let own = server.received().minus(&reference.gtid_executed).minus(&settled);
-    let own = own.minus(&arriving(wish, seen, server, reference));
+    let own = own.minus(&arriving(wish, seen, server, reference)).minus(&unfinished(record, server));
     if own.is_empty() {
         return Found::Nothing;
     }
@@ -54,6 +54,14 @@ fn arriving(wish: &Wish, seen: &Seen, server: &ServerSeen, reference: &SourceSee
     let from = channel.source_uuid.as_deref();
     let compared = seen.source.present().map(|source| source.server_uuid.as_str());
     if from.is_some() && from == compared { numbers.union(&channel.retrieved) } else { numbers }
+}
+
+/// What waits on the master for its acknowledgement is in its binary log, and with the voters, before the master counts
+/// it as executed (AFTER_SYNC): to drop it here would take the acknowledgement back.
+fn unfinished(record: Option<&Leadership>, server: &ServerSeen) -> GtidSet {
+    let leads = record.filter(|record| record.master.is_some()).and_then(Leadership::last_lineage);
+    let retrieved = server.channel.as_ref().map(|channel| channel.retrieved.clone()).unwrap_or_default();
+    leads.map(|led| retrieved.of_uuid(&led.server_uuid)).unwrap_or_default()
 }
 
 /// What is done about them; none where they are harmless and do not keep it from attaching.

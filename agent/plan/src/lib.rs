@@ -12,6 +12,8 @@
 //! | [`wish`] | what the store asks of the instance |
 //! | [`step`] | what a plan may say |
 //! | [`standing`] | who writes, who follows whom: answers in milliseconds |
+//! | [`handover`] | a planned change of who leads |
+//! | [`voting`] | whose acknowledgements count |
 //! | `foreign` | transactions that a member has and its master lacks |
 //! | `claim` | who may claim a leadership that nobody has |
 //! | [`converge`] | Docker, disk, settings |
@@ -30,10 +32,12 @@ pub mod data;
 pub mod desired;
 mod foreign;
 pub mod foresee;
+pub mod handover;
 pub mod observed;
 pub mod record;
 pub mod report;
 mod seed;
 pub mod standing;
 pub mod step;
+pub mod voting;
 pub mod wish;

@@ -1,7 +1,7 @@
 //! What is known of one instance and its surroundings. Each part is kept by its own observer; a pass reads anew
 //! only what its step changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemadock_schema::gtid::GtidSet;
 use schemadock_schema::known::Known;
@@ -131,13 +131,100 @@ pub struct ServerSeen {
     pub channel: Option<ChannelSeen>,
     /// Semi-sync towards replicas is switched on.
     pub semi_sync_source: bool,
+    /// How it stands towards replicas.
+    pub acks: AcksSeen,
     /// Semi-sync towards the source is switched on.
     pub semi_sync_replica: bool,
+    /// The receiver that runs was started with it, and acknowledges.
+    pub acknowledging: bool,
+    /// Accounts that receive from this server now.
+    pub receivers: BTreeSet<String>,
     /// Seconds since the server started.
     pub uptime: u64,
 }
 
+/// Semi-sync towards replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AcksSeen {
+    /// How many replicas a commit waits for, where it waits at all.
+    pub count: u32,
+    /// It is in operation (`Rpl_semi_sync_source_status`).
+    pub working: bool,
+    /// Connections that acknowledge. One that was broken counts until the source notices.
+    pub clients: u32,
+    /// Sessions that wait for an acknowledgement; those in line behind the first are not counted.
+    pub waiting: u32,
+    /// Commits that were acknowledged since the server started.
+    pub answered: u64,
+}
+
+/// A marker of the change of voters: committed after the departed were shut out, and looked for on those that stay (V3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BarrierSeen {
+    /// The record that it is about, by its revision.
+    pub revision: i64,
+    /// Enough voters hold the marker.
+    pub passed: bool,
+}
+
+/// What this life of the agent knows of the voters' acknowledgements, beside what the server shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VotingSeen {
+    /// The last barrier.
+    pub barrier: Option<BarrierSeen>,
+    /// Commits wait, and none was acknowledged for a while.
+    pub stalled: bool,
+    /// The marker of the opening waits for its acknowledgement.
+    pub opening: bool,
+    /// A marker that is to wake waiting commits is on its way (L13).
+    pub nudging: bool,
+}
+
+/// What this life of the agent has done in a handover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HandoverSeen {
+    /// The freeze, on the old master.
+    pub freeze: Option<FreezeSeen>,
+    /// The record's deadline is past.
+    pub late: bool,
+    /// The term whose decision this server has won.
+    pub won: Option<u64>,
+}
+
+/// A freeze of this life of the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FreezeSeen {
+    /// The term of the handover.
+    pub term: u64,
+    /// How it ended.
+    pub state: FreezeState,
+}
+
+/// How a freeze ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FreezeState {
+    /// Writes did not end in time: it was given up, and they go on.
+    GivenUp,
+    /// `super_read_only=ON` has returned.
+    Frozen {
+        /// The final set is published.
+        published: bool,
+        /// It lasts for longer than the candidate may take.
+        overdue: bool,
+    },
+}
+
 impl ServerSeen {
+    /// How many acknowledgements a commit waits for now.
+    pub fn acks_in_force(&self) -> u32 {
+        if self.semi_sync_source { self.acks.count.max(1) } else { 0 }
+    }
+
+    /// Whether its receiver may acknowledge, or would after its next start.
+    pub fn may_acknowledge(&self) -> bool {
+        self.semi_sync_replica || self.acknowledging
+    }
+
     /// Executed and retrieved.
     pub fn received(&self) -> GtidSet {
         match &self.channel {
@@ -171,6 +258,7 @@ impl ServerSeen {
                 gtid_executed: GtidSet::default(),
                 gtid_purged: GtidSet::default(),
                 uptime: 0,
+                acks: AcksSeen { waiting: 0, answered: 0, ..server.acks },
                 channel,
                 ..server.clone()
             }
@@ -418,6 +506,10 @@ pub struct Seen {
     pub stopping: Stopping,
     /// Foreign transactions, judged.
     pub judged: Option<Judged>,
+    /// The voters' acknowledgements.
+    pub voting: VotingSeen,
+    /// A handover.
+    pub handover: HandoverSeen,
 }
 
 impl Seen {

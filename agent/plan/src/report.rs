@@ -9,9 +9,10 @@ use schemadock_schema::{HostName, Timestamp};
 
 use crate::converge::restart_pending;
 use crate::data::data_state;
-use crate::observed::Seen;
+use crate::observed::{Seen, ServerSeen};
 use crate::record::DataOrigin;
 use crate::step::{ConvergeStep, Plan, StandingStep, Waiting};
+use crate::voting;
 use crate::wish::{Wanted, Wish};
 
 /// What the lanes came to, beside what they saw.
@@ -120,11 +121,17 @@ pub fn status(
                 .or(channel.applier_error.as_ref())
                 .map(|(number, text)| format!("{number} {text}")),
         }),
-        leadership_revision: None,
-        acknowledges: server.map(|server| server.semi_sync_replica),
-        acks: None,
-        receivers: Vec::new(),
-        commits_waiting: None,
+        leadership_revision: voting::revision_in_force(wish, seen),
+        acknowledges: server.map(ServerSeen::may_acknowledge),
+        acks: server.filter(|_| wish.leads()).map(ServerSeen::acks_in_force),
+        receivers: server
+            .filter(|_| wish.leads())
+            .map(|server| voting::receivers(wish, server))
+            .unwrap_or_default(),
+        // Those that wait for a moment only are no news.
+        commits_waiting: server
+            .filter(|_| wish.leads())
+            .map(|server| if seen.voting.stalled { server.acks.waiting } else { 0 }),
         seed: outcome.seed.clone(),
         restart_pending: desired.map(|desired| restart_pending(desired, seen)).unwrap_or_default(),
         container: seen.container.present().map(|container| ContainerReport {

@@ -2,6 +2,8 @@
 //!
 //! Nothing here waits for Docker, disk or a seed. Rules are named as in the project's leadership design (L1 …, S1 …).
 
+use std::collections::BTreeSet;
+
 use schemadock_schema::known::Known;
 use schemadock_schema::leadership::{Leadership, LeadershipPhase};
 use schemadock_schema::secrets::replication_user;
@@ -12,9 +14,11 @@ use crate::accounts;
 use crate::claim::{released, without_leadership};
 use crate::desired::Desired;
 use crate::foreign::{self, Found};
+use crate::handover;
 use crate::observed::{ChannelSeen, Seen, ServerSeen, SourceSeen, Stopping, ThreadState};
 use crate::record::DataOrigin;
 use crate::step::{Plan, StandingStep as Step, Waiting};
+use crate::voting;
 use crate::wish::{SourceWish, Wanted, Wish};
 
 /// MySQL: the source has purged what this replica asks for (as the receiver reports it).
@@ -94,11 +98,16 @@ fn under(
         ));
     }
     let leads = wish.leads();
-    if !leads && !server.closed() {
+    // What has just won is open by its own success, whatever etcd's news still say.
+    let won = seen.handover.won == Some(record.term) && record.phase == LeadershipPhase::Handover;
+    if !leads && !server.closed() && !won {
         return Plan::Do(Step::Close { found: writable_minion(server) });
     }
     if record.is_released() {
         return released(record, wish, desired, seen, server);
+    }
+    if record.phase == LeadershipPhase::Handover {
+        return handover::plan(record, wish, desired, seen, server);
     }
     if record.phase != LeadershipPhase::Steady {
         let phase = format!("{:?}", record.phase).to_lowercase();
@@ -161,15 +170,28 @@ fn lead(record: &Leadership, wish: &Wish, desired: &Desired, seen: &Seen, server
             };
             return Plan::wait(WaitKind::Etcd, "etcd", message);
         }
+        if seen.voting.opening {
+            if let Some(plan) = voting::nudge(seen, server) {
+                return plan;
+            }
+            let message = format!(
+                "its opening waits for an acknowledgement of {}",
+                voting::any_of(voting::staying(record))
+            );
+            return Plan::wait(WaitKind::Voters, &desired.cluster, message);
+        }
         let never_open = matches!(seen.record.data, DataOrigin::Template) || server.offline_mode;
         let found = (!never_open).then(|| closed_master(server));
         return Plan::Do(Step::Open { term: record.term, found });
     }
-    if record.acks == 0 && server.semi_sync_source && !hands_off(desired) {
-        return Plan::Do(Step::SemiSyncOff { found: "semi-sync was on without voters".to_owned() });
-    }
     if let Some(step) = accounts_step(wish, desired, seen) {
         return step;
+    }
+    if !hands_off(desired)
+        && let Some(plan) =
+            voting::nudge(seen, server).or_else(|| voting::of_master(record, wish, seen, server))
+    {
+        return plan;
     }
     swapped_by_hand(wish, desired).unwrap_or(Plan::Converged)
 }
@@ -224,7 +246,9 @@ fn accounts_step(wish: &Wish, desired: &Desired, seen: &Seen) -> Option<Plan<Ste
         .map(|account| account.user.as_str())
         .collect();
     let outdated = seen.accounts_version.is_some_and(|version| version != secrets.version);
-    if missing.is_empty() && !outdated {
+    // Locks are the master's; they came here with a CLONE, or from a time when this one led.
+    let locked = !wish.leads() && !voting::changes_of_locks(&BTreeSet::new(), present).1.is_empty();
+    if missing.is_empty() && !outdated && !locked {
         return None;
     }
     // An account of a member that is new is no drift; the cluster's own three are.
@@ -271,10 +295,16 @@ pub(crate) fn follow(
         },
     }
     let user = seen.record.server_id.map(replication_user).unwrap_or_default();
+    // A former master's clients end before it is anybody's minion: half-open ones, too.
+    let led = record.is_some_and(|r| r.lineage.iter().any(|led| led.server_uuid == server.server_uuid));
+    if led && server.channel.is_none() && !server.offline_mode {
+        return Plan::Do(Step::StepDown);
+    }
+    let acknowledge = voting::acknowledges(record, wish, server);
     let plan = match &server.channel {
-        None => attach(address, source, seen, server, None),
+        None => attach(address, source, seen, server, acknowledge, None),
         Some(channel) if channel.host != *address || channel.port != source.port => {
-            repoint(address, source, channel, seen, server)
+            repoint(address, source, channel, seen, server, acknowledge)
         }
         Some(channel)
             if channel.user != user || !channel.auto_position || !channel.ssl || channel.delay > 0 =>
@@ -284,10 +314,10 @@ pub(crate) fn follow(
             if channel.applier == ThreadState::Off && !server.gtid_executed.contains(&channel.retrieved) {
                 Plan::Do(Step::StartApplier { found })
             } else {
-                attach(address, source, seen, server, Some(found))
+                attach(address, source, seen, server, acknowledge, Some(found))
             }
         }
-        Some(channel) => threads(address, source, channel, seen, server),
+        Some(channel) => threads(address, source, channel, seen, server, acknowledge),
     };
     if plan != Plan::Converged {
         return plan;
@@ -321,10 +351,11 @@ fn attach(
     source: &SourceWish,
     seen: &Seen,
     server: &ServerSeen,
+    acknowledge: bool,
     found: Option<String>,
 ) -> Plan<Step> {
     match ready(source, seen, server) {
-        Ok(_) => Plan::Do(Step::Attach { host: address.to_owned(), port: source.port, found }),
+        Ok(_) => Plan::Do(Step::Attach { host: address.to_owned(), port: source.port, acknowledge, found }),
         Err(waiting) => Plan::Wait(waiting),
     }
 }
@@ -335,6 +366,7 @@ fn repoint(
     channel: &ChannelSeen,
     seen: &Seen,
     server: &ServerSeen,
+    acknowledge: bool,
 ) -> Plan<Step> {
     if let Err(waiting) = ready(source, seen, server) {
         return Plan::Wait(waiting);
@@ -344,7 +376,7 @@ fn repoint(
     if channel.applier == ThreadState::Off {
         return Plan::Do(Step::StartApplier { found });
     }
-    Plan::Do(Step::Repoint { host: address.to_owned(), port: source.port, found })
+    Plan::Do(Step::Repoint { host: address.to_owned(), port: source.port, acknowledge, found })
 }
 
 fn threads(
@@ -353,6 +385,7 @@ fn threads(
     channel: &ChannelSeen,
     seen: &Seen,
     server: &ServerSeen,
+    acknowledge: bool,
 ) -> Plan<Step> {
     if channel.applier == ThreadState::Off {
         let found = match &channel.applier_error {
@@ -360,6 +393,13 @@ fn threads(
             None => was_stopped("applier", server),
         };
         return Plan::Do(Step::StartApplier { found });
+    }
+    // A receiver that is off and may not start keeps no wrong switch either (L3).
+    let runs = channel.receiver != ThreadState::Off;
+    let waits = !runs && ready(source, seen, server).is_err();
+    let in_effect = channel.receiver != ThreadState::On || server.acknowledging == acknowledge;
+    if (runs || waits) && (server.semi_sync_replica != acknowledge || !in_effect) {
+        return Plan::Do(Step::Acknowledge { on: acknowledge, restart: runs, found: None });
     }
     match channel.receiver {
         ThreadState::On => Plan::Converged,
@@ -379,7 +419,7 @@ fn threads(
                     Some((number, text)) => format!("the receiver had stopped: {number} {text}"),
                     None => was_stopped("receiver", server),
                 };
-                Plan::Do(Step::StartReceiver { found })
+                Plan::Do(Step::StartReceiver { acknowledge, found })
             }
         },
     }

@@ -1,6 +1,7 @@
 //! What a plan may say.
 
 use schemadock_schema::InstanceName;
+use schemadock_schema::gtid::GtidSet;
 use schemadock_schema::status::WaitKind;
 
 use crate::config::ServerConfig;
@@ -172,6 +173,8 @@ pub enum StandingStep {
         host: String,
         /// Its port.
         port: u16,
+        /// Whether the receiver is to acknowledge.
+        acknowledge: bool,
         /// What was found, where it is a repair.
         found: Option<String>,
     },
@@ -181,11 +184,15 @@ pub enum StandingStep {
         host: String,
         /// Its port.
         port: u16,
+        /// Whether the receiver is to acknowledge.
+        acknowledge: bool,
         /// What was found.
         found: String,
     },
     /// Start the receiver.
     StartReceiver {
+        /// Whether it is to acknowledge.
+        acknowledge: bool,
         /// What was found.
         found: String,
     },
@@ -215,10 +222,86 @@ pub enum StandingStep {
     JudgeForeign,
     /// Commit empty transactions on the master for harmless foreign ones (L7 b).
     SettleForeign,
-    /// Switch semi-sync off where it is to be off.
+    /// Switch semi-sync towards replicas off on a server that follows.
     SemiSyncOff {
         /// What was found.
         found: String,
+    },
+    /// Let the receiver acknowledge, or no more: it takes effect with the receiver's start.
+    Acknowledge {
+        /// Whether.
+        on: bool,
+        /// The receiver runs, and is started again.
+        restart: bool,
+        /// What was found, where it is a repair.
+        found: Option<String>,
+    },
+    /// Lock replication accounts of those that must not be counted, unlock the others (V3).
+    LockReceivers {
+        /// Users to lock; their connections are ended, too.
+        lock: Vec<String>,
+        /// Users to unlock.
+        unlock: Vec<String>,
+    },
+    /// End connections of receivers that are shut out (V3, L12).
+    EndReceivers {
+        /// Whose.
+        users: Vec<String>,
+    },
+    /// Let commits wait for so many acknowledgements, more than now.
+    RaiseAcks {
+        /// How many.
+        acks: u32,
+        /// What was found, where it is a repair.
+        found: Option<String>,
+    },
+    /// Let commits wait for fewer acknowledgements, 0 for none: only on a linearizable read that says so (L5).
+    LowerAcks {
+        /// How many.
+        acks: u32,
+    },
+    /// Commit a marker, so that voters which hold the waiting commits already are asked again (L13).
+    Nudge,
+    /// A handover is seen: keep its term on disk, and have at hand what will be needed at once.
+    Prepare {
+        /// The term.
+        term: u64,
+    },
+    /// Stop receiving from the old master, for good, and vote: the way behind the candidate.
+    MoveBehind {
+        /// The term.
+        term: u64,
+    },
+    /// Take no writes any more, and publish what was executed last.
+    Freeze {
+        /// The term.
+        term: u64,
+    },
+    /// Publish the final set of a frozen server.
+    PublishFinal {
+        /// The term.
+        term: u64,
+    },
+    /// Win the decision for the old master, which goes on in the new term.
+    TakeBack {
+        /// The term.
+        term: u64,
+        /// Why.
+        why: String,
+    },
+    /// Apply the old master's final set, win the decision, open.
+    TakeOver {
+        /// The term.
+        term: u64,
+        /// The final set.
+        executed: GtidSet,
+    },
+    /// End the clients of a server that led: it follows now.
+    StepDown,
+    /// Commit a marker behind the change of voters, and look for it on those that stay (V3; long).
+    BeginBarrier {
+        /// The record, by its revision.
+        revision: i64,
     },
 }
 

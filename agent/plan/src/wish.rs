@@ -1,9 +1,9 @@
 //! What is asked of an instance, as far as the store (or the agent's cache of it) says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemadock_schema::known::Known;
-use schemadock_schema::leadership::{Leadership, LeadershipPhase};
+use schemadock_schema::leadership::{Leadership, LeadershipPhase, Vote};
 use schemadock_schema::secrets::Secrets;
 use schemadock_schema::status::{DataState, Phase, StoreReport, StoreState};
 use schemadock_schema::target::Role;
@@ -30,6 +30,8 @@ pub struct Wish {
     pub leader: Option<(String, u16)>,
     /// The other members of the cluster.
     pub members: Vec<Member>,
+    /// The newest votes of all members.
+    pub votes: BTreeMap<InstanceName, Vote>,
     /// Server ids of those whose targets make them follow this server, and of all other members.
     pub followers: BTreeSet<u32>,
     /// The data directory that etcd remembers for this instance, in its status.
@@ -78,6 +80,8 @@ pub struct Grant {
     pub cluster: Option<ClusterName>,
     /// The record's meaning (the end of a handover folded in).
     pub leadership: Known<Leadership>,
+    /// When the record was last written; none where it comes from memory.
+    pub revision: Option<i64>,
     /// The credentials.
     pub secrets: Known<Secrets>,
 }
@@ -145,6 +149,11 @@ pub struct Member {
     pub version: Option<String>,
     /// Its id in replication as reported.
     pub server_id: Option<u32>,
+    /// Its data directory as reported.
+    pub server_uuid: Option<String>,
+    /// Whether its receiver may acknowledge, as reported; absent where it does not say, unknown before its report was
+    /// read.
+    pub acknowledges: Known<bool>,
     /// Seconds behind its source as reported.
     pub lag_seconds: Option<f64>,
     /// Whether it takes writes as reported.

@@ -4,23 +4,30 @@
 //! |---|---|
 //! | [`standing`] | the lane that answers in milliseconds: who writes, who follows whom |
 //! | [`probing`] | what that lane asks of other servers |
+//! | [`handover`] | that lane's steps when the leadership is handed over |
+//! | [`voting`] | that lane's steps about voters |
+//! | [`claim`], [`foreign`] | that lane's steps about a free leadership, and about foreign transactions |
 //! | [`opening`] | the permit that only a linearizable read can make |
 //! | [`converge`] | the lane of Docker, disk, settings and seeds |
 //! | [`provision`], [`running`] | steps of the converge lane before and after the server answers |
 //! | [`publish`] | when a status is worth a write |
 
+mod claim;
 mod converge;
+mod foreign;
+mod handover;
 mod opening;
 mod probing;
 mod provision;
 mod publish;
 mod running;
 mod standing;
+mod voting;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use schemadock_agent_plan::observed::{Seen, Stopping, TemplateSeen, Work};
+use schemadock_agent_plan::observed::{HandoverSeen, Seen, Stopping, TemplateSeen, VotingSeen, Work};
 use schemadock_agent_plan::record::Record;
 use schemadock_agent_plan::report::{Outcome, status, would_forget};
 use schemadock_agent_plan::step::{ConvergeStep, Plan, StandingStep};
@@ -438,5 +445,7 @@ fn nothing_seen(record: Record) -> Seen {
         seed: Work::Idle,
         stopping: Stopping::No,
         judged: None,
+        voting: VotingSeen::default(),
+        handover: HandoverSeen::default(),
     }
 }

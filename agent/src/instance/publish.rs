@@ -74,6 +74,7 @@ fn essence(status: &Status) -> Status {
     essence.gtid_executed = None;
     essence.received = None;
     essence.message = String::new();
+    essence.commits_waiting = essence.commits_waiting.map(|waiting| waiting.min(1));
     essence.updated_at = schemadock_schema::Timestamp::UNIX_EPOCH;
     if let Some(source) = &mut essence.source {
         source.lag_seconds = None;

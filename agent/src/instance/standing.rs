@@ -1,27 +1,30 @@
 //! The standing lane. It never awaits Docker, disk (but for its record) or a seed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use schemadock_agent_plan::accounts;
-use schemadock_agent_plan::observed::{Judged, Seen, Stopping, ThreadState, Work};
+use schemadock_agent_plan::handover::is_urgent;
+use schemadock_agent_plan::observed::{Seen, Stopping, ThreadState, Work};
 use schemadock_agent_plan::record::{AcceptedTerm, DataOrigin};
 use schemadock_agent_plan::standing::plan;
 use schemadock_agent_plan::step::{Plan, StandingStep as Step};
+use schemadock_agent_plan::voting;
 use schemadock_agent_plan::wish::Wish;
-use schemadock_schema::gtid::GtidSet;
 use schemadock_schema::known::{Known, WhyUnknown};
-use schemadock_schema::leadership::{Durability, Leadership, LeadershipPhase, LineageEntry, Vote};
-use schemadock_schema::proposal::{Guard, Write};
-use schemadock_schema::secrets::{ADMIN_USER, replication_user};
+use schemadock_schema::leadership::{LeadershipPhase, Vote};
+use schemadock_schema::proposal::Write;
+use schemadock_schema::secrets::replication_user;
 use schemadock_store::backoff::Delays;
 use tokio::time::Instant;
 
 use super::opening::OpeningPermit;
+use super::voting::STOPS_WITHIN;
 use super::{Instance, Repeats};
 use crate::context::StepError;
 use crate::failpoints;
-use crate::mysqld::{Endpoint, Login, MysqlError, Session, SourceSpec};
+use crate::mysqld::{Endpoint, MysqlError, Session, SourceSpec};
 
 /// How often a server at rest is looked at.
 const STEADY: Duration = Duration::from_millis(500);
@@ -33,15 +36,19 @@ const EAGER: Duration = Duration::from_millis(20);
 const ACCOUNTS_EVERY: Duration = Duration::from_secs(3);
 /// How long `super_read_only=ON` may wait for writes under way.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
-/// How many terms the record keeps.
-const LINEAGE: usize = 20;
 
 pub(super) struct Lane {
     pub(super) instance: Arc<Instance>,
-    session: Option<Box<dyn Session>>,
+    pub(super) session: Option<Box<dyn Session>>,
     pub(super) source: Option<(Endpoint, Box<dyn Session>)>,
     pub(super) leader: Option<(Endpoint, Box<dyn Session>)>,
-    accounts_at: Option<Instant>,
+    /// A second session on the own server, for the marker of an opening.
+    pub(super) spare: Option<Box<dyn Session>>,
+    /// Since when commits wait, and how many had been acknowledged by then.
+    pub(super) waits: Option<(u64, Instant)>,
+    /// When this life has begun to freeze the server.
+    pub(super) frozen_at: Option<Instant>,
+    pub(super) accounts_at: Option<Instant>,
     delays: Delays,
     eager_until: Instant,
     /// When the last plan found nothing to do; none once there are news.
@@ -61,6 +68,9 @@ pub(super) async fn run(instance: Arc<Instance>) {
         session: None,
         source: None,
         leader: None,
+        spare: None,
+        waits: None,
+        frozen_at: None,
         accounts_at: None,
         delays: Delays::new(seed, Duration::from_millis(50), Duration::from_secs(5)),
         eager_until: Instant::now(),
@@ -93,18 +103,24 @@ pub(super) async fn run(instance: Arc<Instance>) {
 impl Lane {
     /// Observe, plan, act; returns how long to rest.
     async fn pass(&mut self) -> Duration {
-        if self.observe().await {
-            self.converged_at = None;
-        }
-        if self.converged_at.is_some_and(|at| at.elapsed() < PLANNED_EVERY) {
-            return STEADY;
-        }
-        let (_, wish, mut seen) = self.instance.snapshot();
-        if self.probe(&wish, &seen).await {
-            seen = self.instance.state().seen.clone();
-        }
-        let plan = plan(&wish, &seen);
-        self.instance.note_standing(&plan, &wish);
+        let (wish, seen, plan) = match self.urgent() {
+            Some(known) => known,
+            None => {
+                if self.observe().await {
+                    self.converged_at = None;
+                }
+                if self.converged_at.is_some_and(|at| at.elapsed() < PLANNED_EVERY) {
+                    return if self.waits.is_some() { EAGER } else { STEADY };
+                }
+                let (_, wish, mut seen) = self.instance.snapshot();
+                self.keep_time(&wish);
+                self.probe(&wish, &seen).await;
+                seen = self.instance.state().seen.clone();
+                let plan = plan(&wish, &seen);
+                self.instance.note_standing(&plan, &wish);
+                (wish, seen, plan)
+            }
+        };
         self.converged_at = (plan == Plan::Converged).then(Instant::now);
         let Plan::Do(step) = plan else {
             self.instance.settle().await;
@@ -143,14 +159,27 @@ impl Lane {
         }
     }
 
+    /// What a handover asks for at once, on what is known: the step itself looks at what it needs.
+    fn urgent(&mut self) -> Option<(Wish, Seen, Plan<Step>)> {
+        let (_, wish, _) = self.instance.snapshot();
+        let handing = wish.grant.record().is_some_and(|record| record.phase == LeadershipPhase::Handover);
+        if !handing || self.session.is_none() {
+            return None;
+        }
+        self.keep_time(&wish);
+        let (_, wish, seen) = self.instance.snapshot();
+        let plan = plan(&wish, &seen);
+        matches!(&plan, Plan::Do(step) if is_urgent(step)).then_some((wish, seen, plan))
+    }
+
     fn rest(&mut self, seen: &Seen, plan: &Plan<Step>) -> Duration {
         match (&seen.server, plan) {
             (Known::Present(_), Plan::Converged) => {
                 self.delays.reset();
                 self.repeats = Repeats::default();
-                STEADY
+                if self.waits.is_some() { EAGER } else { STEADY }
             }
-            (Known::Present(_), _) if Instant::now() < self.eager_until => EAGER,
+            (Known::Present(_), _) if Instant::now() < self.eager_until || self.waits.is_some() => EAGER,
             (Known::Present(_), _) => STEADY,
             // A server that starts is met as soon as it listens; one that is not started wakes us when it is.
             (_, _) if seen.container_runs() || seen.process.present().is_some() => EAGER,
@@ -210,6 +239,8 @@ impl Lane {
         let changed = std::mem::discriminant(&state.seen.server) != std::mem::discriminant(&found);
         if found.present().is_none() {
             state.seen.accounts = Known::Unknown(WhyUnknown::NotYet);
+            // A server that comes back may have lost what a barrier has shown.
+            state.seen.voting.barrier = None;
         }
         self.replicated = found.present().is_some_and(|server| {
             let running = server.channel.as_ref().is_some_and(|channel| {
@@ -223,13 +254,14 @@ impl Lane {
         };
         state.seen.server = found;
         drop(state);
+        news |= self.watch_commits();
         if changed {
             self.instance.wake_converge.notify_one();
         }
         news
     }
 
-    fn own(&mut self) -> Result<&mut Box<dyn Session>, StepError> {
+    pub(super) fn own(&mut self) -> Result<&mut Box<dyn Session>, StepError> {
         self.session.as_mut().ok_or(StepError::Changed("the session"))
     }
 
@@ -261,22 +293,25 @@ impl Lane {
                 instance.state().seen.stopping = Stopping::Closed { read_only_returned: returned };
                 instance.wake_converge.notify_one();
             }
-            Step::Attach { host, port, found } => {
-                self.attach(wish, seen, host, *port).await?;
+            Step::Attach { host, port, acknowledge, found } => {
+                self.attach(wish, seen, host, *port, *acknowledge).await?;
                 match found {
                     Some(found) if self.replicated => return Ok(mended(found)),
                     _ => instance.tell(wish, "attached", format!("follows {host}:{port}")),
                 }
             }
-            Step::Repoint { host, port, found } => {
+            Step::Repoint { host, port, acknowledge, found } => {
                 let session = self.own()?;
-                session.stop_receiver(Duration::from_millis(2500)).await?;
+                session.stop_receiver(STOPS_WITHIN).await?;
+                session.set_semi_sync_replica(*acknowledge).await?;
                 session.repoint(host, *port).await?;
                 session.start_receiver().await?;
                 instance.tell(wish, "repointed", format!("{found}, follows {host}:{port} now"));
             }
-            Step::StartReceiver { found } => {
-                self.own()?.start_receiver().await?;
+            Step::StartReceiver { acknowledge, found } => {
+                let session = self.own()?;
+                session.set_semi_sync_replica(*acknowledge).await?;
+                session.start_receiver().await?;
                 return Ok(self.replicated && mended(found));
             }
             Step::StartApplier { found } => {
@@ -285,16 +320,18 @@ impl Lane {
             }
             Step::Detach { found } => {
                 let session = self.own()?;
-                session.stop_receiver(Duration::from_millis(2500)).await?;
+                session.stop_receiver(STOPS_WITHIN).await?;
                 session.set_offline_mode(true).await?;
                 instance.tell(wish, "foreign", format!("found {found}: it is detached"));
             }
             Step::ForgetSource { found } => {
                 let session = self.own()?;
-                session.stop_receiver(Duration::from_millis(2500)).await?;
+                session.stop_receiver(STOPS_WITHIN).await?;
                 session.stop_applier(Duration::from_secs(5)).await?;
                 session.forget_source().await?;
-                return Ok(mended(found));
+                // The channel of a former minion is left over from its handover, and no drift.
+                let won = seen.handover.won.is_some();
+                return Ok(!won && mended(found));
             }
             Step::LiftOffline => self.own()?.set_offline_mode(false).await?,
             Step::EnsureAccounts { found } => {
@@ -304,15 +341,46 @@ impl Lane {
             Step::JudgeForeign => self.judge(wish, seen).await?,
             Step::SettleForeign => self.settle(wish, seen).await?,
             Step::SemiSyncOff { found } => {
-                self.own()?.set_semi_sync_source(None).await?;
-                return Ok(mended(found));
+                let session = self.own()?;
+                // L5: it returns at once where it has returned before; else a commit may wait, and would be answered.
+                session.set_super_read_only(true, CLOSE_DEADLINE).await?;
+                session.set_semi_sync_source(None).await?;
+                tracing::info!(instance = %instance.name, "{found}: off");
+            }
+            Step::Acknowledge { on, restart, found } => {
+                self.acknowledge(*on, *restart).await?;
+                return Ok(found.as_deref().is_some_and(mended));
+            }
+            Step::LockReceivers { lock, unlock } => self.lock_receivers(wish, lock, unlock).await?,
+            Step::EndReceivers { users } => self.end_receivers(wish, users).await?,
+            Step::RaiseAcks { acks, found } => {
+                self.own()?.set_semi_sync_source(Some(*acks)).await?;
+                match found {
+                    Some(found) => return Ok(mended(found)),
+                    None => {
+                        instance.tell(wish, "acks", format!("a commit waits for {acks} acknowledgements"));
+                    }
+                }
+            }
+            Step::LowerAcks { acks } => self.lower_acks(wish, *acks).await?,
+            Step::BeginBarrier { revision } => self.begin_barrier(wish, *revision),
+            Step::Nudge => self.nudge(wish),
+            Step::Prepare { term } => self.prepare(wish, *term).await?,
+            Step::MoveBehind { term } => self.move_behind(wish, *term).await?,
+            Step::Freeze { term } => self.freeze(wish, *term).await?,
+            Step::PublishFinal { term } => self.publish_final(wish, *term).await?,
+            Step::TakeBack { term, why } => self.take_back(wish, *term, why).await?,
+            Step::TakeOver { term, executed } => self.take_over(wish, *term, executed).await?,
+            Step::StepDown => {
+                self.own()?.set_offline_mode(true).await?;
+                instance.tell(wish, "stepped-down", "it leads no more: its clients were ended");
             }
         }
         Ok(false)
     }
 
     /// To disk, then the vote.
-    async fn accept(&mut self, wish: &Wish, term: u64) -> Result<(), StepError> {
+    pub(super) async fn accept(&mut self, wish: &Wish, term: u64) -> Result<(), StepError> {
         let cluster = wish.grant.cluster.clone().ok_or(StepError::Changed("the cluster"))?;
         let accepted = AcceptedTerm { cluster: cluster.clone(), term };
         self.instance.update_record(|record| record.accepted = Some(accepted.clone())).await?;
@@ -328,76 +396,6 @@ impl Lane {
         let key = ctx.keys.vote(&ctx.settings.host, &self.instance.name);
         ctx.commit(vec![Write::document(key, &vote)], Vec::new()).await?;
         self.instance.update_record(|record| record.voted = Some(accepted)).await
-    }
-
-    /// S1. The record of a new cluster promises nothing: async, no voters.
-    async fn claim(&mut self, wish: &Wish, seen: &Seen) -> Result<(), StepError> {
-        let instance = self.instance.clone();
-        let ctx = &instance.ctx;
-        let cluster = wish.grant.cluster.as_ref().ok_or(StepError::Changed("the cluster"))?;
-        let server = seen.server.present().ok_or(StepError::Changed("the server"))?;
-        let (record_key, members_key) = (ctx.keys.leadership(cluster), ctx.keys.members(cluster));
-        let answer = ctx.store().read_linearizable(&[record_key.clone(), members_key.clone()]).await?;
-        let entry = answer.get(&record_key);
-        let before: Option<Leadership> = match entry {
-            None => None,
-            Some(entry) => Some(
-                serde_json::from_slice(&entry.value)
-                    .map_err(|error| StepError::Refused(format!("{record_key} cannot be read: {error}")))?,
-            ),
-        };
-        if before.as_ref() != wish.grant.record() {
-            return Err(StepError::Changed("the leadership"));
-        }
-        // Members that joined since the view was made have not been judged.
-        if let Some(entry) = answer.get(&members_key) {
-            let listed: Option<Vec<String>> = serde_json::from_slice::<serde_json::Value>(&entry.value)
-                .ok()
-                .and_then(|value| serde_json::from_value(value.get("members")?.clone()).ok());
-            let known = |name: &String| {
-                wish.instance.as_str() == name || wish.members.iter().any(|m| m.name.as_str() == name)
-            };
-            if !listed.is_none_or(|listed| listed.iter().all(known)) {
-                return Err(StepError::Changed("the members"));
-            }
-        }
-        let term = before.as_ref().map_or(1, |record| record.term + 1);
-        let mut lineage = before.as_ref().map(|record| record.lineage.clone()).unwrap_or_default();
-        lineage.push(LineageEntry {
-            term,
-            name: instance.name.clone(),
-            server_uuid: server.server_uuid.clone(),
-            base: server.gtid_executed.clone(),
-        });
-        let surplus = lineage.len().saturating_sub(LINEAGE);
-        lineage.drain(..surplus);
-        let record = Leadership {
-            term,
-            master: Some(instance.name.clone()),
-            phase: LeadershipPhase::Steady,
-            to: None,
-            deadline: None,
-            voters: Vec::new(),
-            acks: 0,
-            acks_next: None,
-            leaving: Vec::new(),
-            durability: Durability::Async,
-            founder: before
-                .as_ref()
-                .map_or_else(|| server.server_uuid.clone(), |record| record.founder.clone()),
-            settled: before.map(|record| record.settled).unwrap_or_default(),
-            lineage,
-            by: format!("agent {}", ctx.settings.host),
-            reason: "claimed a leadership that was free".to_owned(),
-        };
-        let guards = vec![
-            Guard::unchanged(record_key.clone(), entry.map(|entry| entry.mod_revision)),
-            Guard::unchanged(members_key.clone(), answer.get(&members_key).map(|entry| entry.mod_revision)),
-        ];
-        let revision = ctx.commit(vec![Write::document(record_key, &record)], guards).await?;
-        instance.tell(wish, "claimed", format!("leads {cluster} in term {term}"));
-        instance.await_revision(revision).await;
-        Ok(())
     }
 
     /// L2.
@@ -416,19 +414,34 @@ impl Lane {
                 record.led_under = Some(durability);
             })
             .await?;
-        let session = self.own()?;
-        if let Some(acks) = permit.acks() {
-            session.set_semi_sync_source(Some(acks)).await?;
-        }
-        session.set_super_read_only(false, CLOSE_DEADLINE).await?;
-        session.marker().await?;
-        session.set_read_only(false).await?;
-        session.set_offline_mode(false).await?;
-        instance.tell(wish, "opened", format!("takes writes in term {}", permit.term()));
+        self.open_by(wish, &permit).await?;
         Ok(())
     }
 
-    async fn attach(&mut self, wish: &Wish, seen: &Seen, host: &str, port: u16) -> Result<(), StepError> {
+    /// Opens by a permit; `false`: the marker waits, and the plan opens anew when it has been acknowledged.
+    pub(super) async fn open_by(&mut self, wish: &Wish, permit: &OpeningPermit) -> Result<bool, StepError> {
+        let instance = self.instance.clone();
+        self.close_ranks(permit).await?;
+        self.own()?.set_super_read_only(false, CLOSE_DEADLINE).await?;
+        self.shut_out(wish, permit).await?;
+        if !self.opening_marker(wish, permit).await? {
+            return Ok(false);
+        }
+        let session = self.own()?;
+        session.set_read_only(false).await?;
+        session.set_offline_mode(false).await?;
+        instance.tell(wish, "opened", format!("takes writes in term {}", permit.term()));
+        Ok(true)
+    }
+
+    async fn attach(
+        &mut self,
+        wish: &Wish,
+        seen: &Seen,
+        host: &str,
+        port: u16,
+        acknowledge: bool,
+    ) -> Result<(), StepError> {
         let secrets = wish.source.as_ref().and_then(|source| source.secrets.present());
         let password = secrets.ok_or(StepError::Changed("the credentials"))?.replication.clone();
         let server_id = seen.record.server_id.ok_or(StepError::Changed("the server id"))?;
@@ -437,7 +450,7 @@ impl Lane {
         let session = self.own()?;
         if had_channel {
             // A new channel throws the relay logs away: only what was executed may be in them (L6).
-            session.stop_receiver(Duration::from_millis(2500)).await?;
+            session.stop_receiver(STOPS_WITHIN).await?;
             let received = session.observe().await?.received();
             if !session.wait_executed(&received, Duration::from_secs(1)).await? {
                 return Err(StepError::Refused("it still applies what it received".to_owned()));
@@ -445,6 +458,7 @@ impl Lane {
             session.stop_applier(Duration::from_secs(5)).await?;
         }
         let user = replication_user(server_id);
+        session.set_semi_sync_replica(acknowledge).await?;
         session.change_source(&SourceSpec { host: host.to_owned(), port, user, password }).await?;
         session.start_applier().await?;
         session.start_receiver().await?;
@@ -474,48 +488,19 @@ impl Lane {
                 }
             }
         }
+        if !wish.leads() {
+            let (_, unlock) = voting::changes_of_locks(&BTreeSet::new(), &present);
+            result = match result {
+                Ok(()) if !unlock.is_empty() => session.lock_accounts(&[], &unlock).await,
+                other => other,
+            };
+        }
         if closed {
             session.set_super_read_only(true, CLOSE_DEADLINE).await?;
         }
         result?;
         self.accounts_at = None;
         self.instance.state().seen.accounts_version = Some(secrets.version);
-        Ok(())
-    }
-
-    fn foreign(&self, seen: &Seen, wish: &Wish) -> Result<GtidSet, StepError> {
-        let server = seen.server.present().ok_or(StepError::Changed("the server"))?;
-        let other =
-            seen.leader.present().or(seen.source.present()).ok_or(StepError::Changed("the master"))?;
-        let settled = wish.grant.record().map(|record| record.settled.clone()).unwrap_or_default();
-        let own = server.gtid_executed.of_uuid(&server.server_uuid);
-        Ok(own.minus(&other.gtid_executed).minus(&settled))
-    }
-
-    async fn judge(&mut self, wish: &Wish, seen: &Seen) -> Result<(), StepError> {
-        let gtids = self.foreign(seen, wish)?;
-        let harmless = self.own()?.harmless(&gtids).await?;
-        let judged = Judged { harmless: harmless == gtids, gtids };
-        self.instance.state().seen.judged = Some(judged);
-        Ok(())
-    }
-
-    /// L7 (b): attached already; empty transactions on the master, then a marker at once.
-    async fn settle(&mut self, wish: &Wish, seen: &Seen) -> Result<(), StepError> {
-        let gtids = self.foreign(seen, wish)?;
-        let secrets = wish.grant.secrets.present().ok_or(StepError::Changed("the credentials"))?;
-        let (host, port) = wish.leader.clone().ok_or(StepError::Changed("who leads"))?;
-        let login = Login { user: ADMIN_USER.to_owned(), password: secrets.admin.clone() };
-        let endpoint = Endpoint::Tcp { host, port };
-        let mut master = self.instance.ctx.mysqld.connect(&endpoint, &login, Duration::from_secs(1)).await?;
-        master.inject_empty(&gtids).await?;
-        master.marker().await?;
-        self.instance.state().seen.judged = None;
-        self.instance.tell(
-            wish,
-            "settled",
-            format!("harmless transactions {gtids} were settled on the master"),
-        );
         Ok(())
     }
 }

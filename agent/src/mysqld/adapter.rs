@@ -5,6 +5,7 @@
 //! | `wire` | a connection on which every statement has a deadline |
 //! | `observing` | what the plans look at, in one round trip |
 //! | `session` | the verbs |
+//! | `accounts` | accounts, made and locked |
 //! | `closing` | `super_read_only`, and its way back |
 //! | `replication` | the channel |
 //! | `seeding` | CLONE |
@@ -23,6 +24,7 @@
 //! `read_only=OFF` turns `super_read_only` off, `super_read_only=ON` turns `read_only` on; the marker takes its GTID,
 //! with a note (1051), also where no schema `schemadock` is.
 
+mod accounts;
 mod binlog;
 mod closing;
 mod literal;

@@ -153,8 +153,9 @@ pub trait Session: Send {
     /// Turning it off turns `super_read_only` off, too.
     async fn set_read_only(&mut self, on: bool) -> Result<(), MysqlError>;
 
-    /// Commits a marker (`DROP TABLE IF EXISTS schemadock.none`): takes a GTID and waits like any commit.
-    async fn marker(&mut self) -> Result<(), MysqlError>;
+    /// Commits a marker (`DROP TABLE IF EXISTS` of a table that is not there): takes a GTID and waits like any commit.
+    /// The deadline ends the wait, not the commit: that one goes on.
+    async fn marker(&mut self, deadline: Duration) -> Result<(), MysqlError>;
 
     /// Semi-sync towards replicas, with the count of acknowledgements.
     async fn set_semi_sync_source(&mut self, acks: Option<u32>) -> Result<(), MysqlError>;
@@ -191,6 +192,10 @@ pub trait Session: Send {
     /// Makes or mends an account, with `sql_log_bin=0`. Refused with 1290 under `super_read_only`.
     async fn ensure_account(&mut self, account: &Account) -> Result<(), MysqlError>;
 
+    /// Locks replication accounts and unlocks others, with `sql_log_bin=0`; those that are not there are left out.
+    /// Connections that are open stay. Refused with 1290 under `super_read_only`.
+    async fn lock_accounts(&mut self, lock: &[String], unlock: &[String]) -> Result<(), MysqlError>;
+
     /// Tables, `schema.table (engine)`, whose rows a CLONE from this server would leave out.
     async fn tables_that_clone_empties(&mut self) -> Result<Vec<String>, MysqlError>;
 
@@ -208,11 +213,15 @@ pub trait Session: Send {
     /// How the last CLONE into this server stands.
     async fn clone_progress(&mut self) -> Result<CloneSeen, MysqlError>;
 
-    /// Ends all other sessions of this session's user and sees them gone.
+    /// Ends all other sessions of this session's user and sees them gone. A marker that waits for its acknowledgement
+    /// cannot be ended: it does nothing more.
     async fn end_own_sessions(&mut self) -> Result<u32, MysqlError>;
 
     /// Ends all sessions of users without CONNECTION_ADMIN and SUPER, and sees them gone.
     async fn end_client_sessions(&mut self) -> Result<u32, MysqlError>;
+
+    /// Ends all sessions of these users, dump threads too, and sees them gone.
+    async fn end_sessions_of(&mut self, users: &[String]) -> Result<u32, MysqlError>;
 
     /// Commits an empty transaction under each of these GTIDs. Works under `super_read_only`, too.
     async fn inject_empty(&mut self, gtids: &GtidSet) -> Result<(), MysqlError>;

@@ -22,11 +22,12 @@ use super::{End, Step, steps, wanted_accounts};
 use crate::converge::wanted_config;
 use crate::desired::{Desired, HostDefaults};
 use crate::observed::{
-    ChannelSeen, ContainerSeen, ContainerState, DataSeen, ImageSeen, ProcessSeen, RetiredSeen, Seen,
-    ServerSeen, SourceSeen, Stopping, TemplateSeen, ThreadState, Work,
+    AcksSeen, ChannelSeen, ContainerSeen, ContainerState, DataSeen, HandoverSeen, ImageSeen, ProcessSeen,
+    RetiredSeen, Seen, ServerSeen, SourceSeen, Stopping, TemplateSeen, ThreadState, VotingSeen, Work,
 };
 use crate::record::{AcceptedTerm, DataOrigin, Record};
 use crate::step::{ConvergeStep, Plan, StandingStep};
+use crate::voting;
 use crate::wish::{Grant, Member, SourceWish, Wanted, Wish};
 
 /// What is known where a target is to change.
@@ -159,6 +160,8 @@ fn member(change: &Change<'_>, other: &Other<'_>) -> Member {
         phase: status.map(|status| status.phase),
         version: status.and_then(|status| status.mysql_version.clone()),
         server_id: status.and_then(|status| status.server_id),
+        server_uuid: status.and_then(|status| status.server_uuid.clone()),
+        acknowledges: status.and_then(|status| status.acknowledges).into(),
         lag_seconds: status.and_then(|s| s.source.as_ref()).and_then(|source| source.lag_seconds),
         writable: status.and_then(|status| status.writable).unwrap_or(false),
     }
@@ -172,7 +175,17 @@ fn wish(change: &Change<'_>, target: Option<&Target>) -> Wish {
     let master = change.leadership.and_then(|record| record.master.as_ref());
     let leader = members.iter().find(|member| Some(&member.name) == master);
     let named = desired.as_ref().and_then(|desired| desired.source.clone());
-    let named = named.or_else(|| leader.map(|leader| (leader.host.clone(), leader.port)));
+    let meant = named.as_ref().and_then(|(host, port)| {
+        change.others.iter().find(|other| other.host == host && other.target.port == *port)
+    });
+    let meant = meant.map(|other| other.name);
+    let place = |name: &InstanceName| {
+        members.iter().find(|member| member.name == *name).map(|member| (member.host.clone(), member.port))
+    };
+    let by_record =
+        change.leadership.and_then(|record| voting::source_by_record(record, change.instance, meant));
+    let leads = leader.map(|leader| (leader.host.clone(), leader.port));
+    let named = by_record.and_then(place).or(named).or(leads);
     let secrets = match change.secrets {
         true => Known::Present(Secrets::from_random(|| "foreseen".to_owned(), "00000000")),
         false => Known::Absent,
@@ -199,12 +212,14 @@ fn wish(change: &Change<'_>, target: Option<&Target>) -> Wish {
         grant: Grant {
             cluster: Some(change.cluster.clone()),
             leadership: change.leadership.cloned().into(),
+            revision: None,
             secrets,
         },
         source,
         leader: leader.and_then(|leader| Some((leader.address.clone()?, leader.port))),
         followers: members.iter().filter_map(|member| member.server_id).collect::<BTreeSet<u32>>(),
         members,
+        votes: BTreeMap::new(),
         recorded_uuid: change.status.and_then(|status| status.server_uuid.clone()).into(),
         store: Some(StoreReport { state: StoreState::Ok, expected: None, found: None }),
         controller: false,
@@ -263,8 +278,16 @@ fn server(status: &Status) -> Option<ServerSeen> {
         gtid_executed: status.gtid_executed.clone().unwrap_or_default(),
         gtid_purged: Default::default(),
         channel: status.source.as_ref().map(|source| channel(status, source)),
-        semi_sync_source: false,
-        semi_sync_replica: false,
+        semi_sync_source: status.acks.is_some_and(|acks| acks > 0),
+        acks: AcksSeen {
+            count: status.acks.unwrap_or(0),
+            working: status.acks.is_some_and(|acks| acks > 0),
+            clients: status.receivers.len() as u32,
+            ..AcksSeen::default()
+        },
+        semi_sync_replica: status.acknowledges.unwrap_or(false),
+        acknowledging: status.acknowledges.unwrap_or(false),
+        receivers: BTreeSet::new(),
         uptime: 0,
     })
 }
@@ -390,6 +413,8 @@ fn seen(change: &Change<'_>) -> Seen {
         seed: Work::Idle,
         stopping: Stopping::No,
         judged: None,
+        voting: VotingSeen::default(),
+        handover: HandoverSeen::default(),
     };
     if let Some(desired) = before.desired()
         && status.is_some_and(|status| status.container.is_some())

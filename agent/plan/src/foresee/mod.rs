@@ -11,20 +11,23 @@ use std::ops::ControlFlow;
 
 use schemadock_schema::gtid::{GtidSet, Source};
 use schemadock_schema::known::{Known, WhyUnknown};
-use schemadock_schema::leadership::{Durability, Leadership, LeadershipPhase, LineageEntry};
+use schemadock_schema::leadership::{Durability, Leadership, LeadershipPhase, LineageEntry, Vote};
 use schemadock_schema::secrets::{Secrets, replication_user};
 use schemadock_schema::{InstanceName, Timestamp};
 
 use crate::accounts;
 use crate::config::with_setting;
 use crate::converge::{self, judgement};
+use crate::handover;
 use crate::observed::{
-    AccountSeen, ChannelSeen, CloneSeen, CloneState, ContainerSeen, ContainerState, DataSeen, ImageSeen,
-    Judged, ProcessSeen, RetiredSeen, Seen, ServerSeen, Stopping, TemplateSeen, ThreadState, Work,
+    AccountSeen, AcksSeen, BarrierSeen, ChannelSeen, CloneSeen, CloneState, ContainerSeen, ContainerState,
+    DataSeen, FreezeSeen, FreezeState, ImageSeen, Judged, ProcessSeen, RetiredSeen, Seen, ServerSeen,
+    Stopping, TemplateSeen, ThreadState, Work,
 };
 use crate::record::{AcceptedTerm, DataOrigin, Record, RejectedConfig};
 use crate::standing;
 use crate::step::{ConvergeStep, Plan, StandingStep};
+use crate::voting;
 use crate::wish::{Wanted, Wish};
 
 pub use change::{Change, Other, steps_of_change};
@@ -208,7 +211,10 @@ fn started(seen: &mut Seen, wish: &Wish) {
         gtid_executed: executed,
         channel,
         semi_sync_source: false,
+        acks: AcksSeen::default(),
         semi_sync_replica: false,
+        acknowledging: false,
+        receivers: Default::default(),
         uptime: 0,
     });
     seen.data = Known::Present(DataSeen { server_uuid: Some(uuid), complete: true });
@@ -216,6 +222,7 @@ fn started(seen: &mut Seen, wish: &Wish) {
     seen.accounts = wanted_accounts(wish);
     seen.start_error = None;
     seen.unheld = false;
+    seen.voting = Default::default();
 }
 
 fn ended(seen: &mut Seen) {
@@ -416,19 +423,7 @@ fn standing_step(seen: &mut Seen, wish: &mut Wish, step: &StandingStep) {
             seen.record.voted = accepted;
         }
         S::Claim => claim(seen, wish),
-        S::Open { .. } => {
-            seen.record.data = DataOrigin::Own;
-            seen.record.led_under = wish.grant.record().map(|record| record.durability);
-            let acks = wish.grant.record().map_or(0, |record| record.acks);
-            with_server(seen, |server| {
-                (server.offline_mode, server.super_read_only, server.read_only) = (false, false, false);
-                server.semi_sync_source = acks > 0;
-                // The marker.
-                let own = Source { uuid: server.server_uuid.clone(), tag: None };
-                let next = server.gtid_executed.of_uuid(&own.uuid).count() + 1;
-                server.gtid_executed.insert(own, next, next);
-            });
-        }
+        S::Open { .. } => opens(seen, wish),
         S::Close { .. } => with_server(seen, |server| {
             server.offline_mode |= server.channel.is_none();
             (server.super_read_only, server.read_only) = (true, true);
@@ -439,13 +434,17 @@ fn standing_step(seen: &mut Seen, wish: &mut Wish, step: &StandingStep) {
             });
             seen.stopping = Stopping::Closed { read_only_returned: true };
         }
-        S::Attach { host, port, .. } => {
+        S::Attach { host, port, acknowledge, .. } => {
             seen.record.data = DataOrigin::Own;
             let channel = channel(seen, host, *port, ThreadState::On);
-            with_server(seen, |server| server.channel = Some(channel));
+            with_server(seen, |server| {
+                server.channel = Some(channel);
+                (server.semi_sync_replica, server.acknowledging) = (*acknowledge, *acknowledge);
+            });
             catches_up(seen);
         }
-        S::Repoint { host, port, .. } => {
+        S::Repoint { host, port, acknowledge, .. } => {
+            receiver_acknowledges(seen, *acknowledge);
             let source = seen.source.present().map(|source| source.server_uuid.clone());
             with_channel(seen, |channel| {
                 (channel.host, channel.port) = (host.clone(), *port);
@@ -455,7 +454,8 @@ fn standing_step(seen: &mut Seen, wish: &mut Wish, step: &StandingStep) {
             });
             catches_up(seen);
         }
-        S::StartReceiver { .. } => {
+        S::StartReceiver { acknowledge, .. } => {
+            receiver_acknowledges(seen, *acknowledge);
             with_channel(seen, |channel| {
                 channel.receiver = ThreadState::On;
                 channel.receiver_error = None;
@@ -499,8 +499,115 @@ fn standing_step(seen: &mut Seen, wish: &mut Wish, step: &StandingStep) {
                 }
             }
         }
-        S::SemiSyncOff { .. } => with_server(seen, |server| server.semi_sync_source = false),
+        S::SemiSyncOff { .. } => with_server(seen, |server| waits_for(server, 0)),
+        S::Acknowledge { on, restart, .. } => with_server(seen, |server| {
+            (server.semi_sync_replica, server.acknowledging) = (*on, *on && *restart);
+        }),
+        S::LockReceivers { .. } => shut_out(seen, wish),
+        S::EndReceivers { users } => {
+            with_server(seen, |server| server.receivers.retain(|user| !users.contains(user)));
+        }
+        S::RaiseAcks { acks, .. } | S::LowerAcks { acks } => {
+            with_server(seen, |server| waits_for(server, *acks));
+        }
+        S::Nudge => {
+            seen.voting.stalled = false;
+            seen.voting.opening = false;
+        }
+        S::Prepare { term } => {
+            let cluster = wish.grant.cluster.clone();
+            seen.record.accepted = cluster.map(|cluster| AcceptedTerm { cluster, term: *term });
+        }
+        S::MoveBehind { term } => {
+            let accepted = wish.grant.cluster.clone().map(|cluster| AcceptedTerm { cluster, term: *term });
+            seen.record.accepted.clone_from(&accepted);
+            seen.record.voted = accepted;
+            with_channel(seen, |channel| channel.receiver = ThreadState::Off);
+        }
+        S::Freeze { term } => {
+            with_server(seen, |server| (server.super_read_only, server.read_only) = (true, true));
+            published(seen, wish, *term);
+        }
+        S::PublishFinal { term } => published(seen, wish, *term),
+        S::TakeBack { .. } => decided(seen, wish),
+        S::TakeOver { executed, .. } => {
+            with_server(seen, |server| {
+                server.gtid_executed = server.gtid_executed.union(executed);
+                if let Some(channel) = &mut server.channel {
+                    channel.receiver = ThreadState::Off;
+                }
+                (server.semi_sync_replica, server.acknowledging) = (false, false);
+            });
+            decided(seen, wish);
+            opens(seen, wish);
+        }
+        S::StepDown => with_server(seen, |server| server.offline_mode = true),
+        S::BeginBarrier { revision } => {
+            seen.voting.barrier = Some(BarrierSeen { revision: *revision, passed: true });
+        }
     }
+}
+
+fn opens(seen: &mut Seen, wish: &Wish) {
+    seen.record.data = DataOrigin::Own;
+    seen.record.led_under = wish.grant.record().map(|record| record.durability);
+    let acks = wish.grant.record().map_or(0, voting::acks_wanted);
+    shut_out(seen, wish);
+    with_server(seen, |server| {
+        (server.offline_mode, server.super_read_only, server.read_only) = (false, false, false);
+        waits_for(server, acks);
+        // The marker.
+        let own = Source { uuid: server.server_uuid.clone(), tag: None };
+        let next = server.gtid_executed.of_uuid(&own.uuid).count() + 1;
+        server.gtid_executed.insert(own, next, next);
+    });
+}
+
+/// A frozen server's final set is its vote.
+fn published(seen: &mut Seen, wish: &mut Wish, term: u64) {
+    let (Known::Present(server), Some(cluster)) = (&seen.server, wish.grant.cluster.clone()) else { return };
+    let vote = Vote {
+        cluster: cluster.clone(),
+        term,
+        server_uuid: server.server_uuid.clone(),
+        received: server.gtid_executed.clone(),
+        executed: server.gtid_executed.clone(),
+    };
+    wish.votes.insert(wish.instance.clone(), vote);
+    seen.record.voted = Some(AcceptedTerm { cluster, term });
+    let state = FreezeState::Frozen { published: true, overdue: false };
+    seen.handover.freeze = Some(FreezeSeen { term, state });
+}
+
+/// The decision falls for this server.
+fn decided(seen: &mut Seen, wish: &mut Wish) {
+    let (Known::Present(server), Some(record)) = (&seen.server, wish.grant.record()) else { return };
+    let meant = handover::decided(record, &wish.instance, &server.server_uuid, &server.gtid_executed);
+    seen.handover.won = Some(meant.term);
+    wish.grant.leadership = Known::Present(meant);
+    wish.source = None;
+}
+
+fn receiver_acknowledges(seen: &mut Seen, on: bool) {
+    with_server(seen, |server| (server.semi_sync_replica, server.acknowledging) = (on, on));
+}
+
+fn waits_for(server: &mut ServerSeen, acks: u32) {
+    (server.semi_sync_source, server.acks.working) = (acks > 0, acks > 0);
+    if acks > 0 {
+        server.acks.count = acks;
+    }
+}
+
+/// Accounts are locked as the record says, and whoever used them is gone.
+fn shut_out(seen: &mut Seen, wish: &Wish) {
+    let (Some(record), Known::Present(accounts)) = (wish.grant.record(), &mut seen.accounts) else { return };
+    let Some(wanted) = voting::locked(record, wish, accounts) else { return };
+    let (lock, unlock) = voting::changes_of_locks(&wanted, accounts);
+    for account in accounts {
+        account.locked = (account.locked || lock.contains(&account.user)) && !unlock.contains(&account.user);
+    }
+    with_server(seen, |server| server.receivers.retain(|user| !wanted.contains(user)));
 }
 
 /// What the source has arrives, and is applied where the applier runs.

@@ -71,9 +71,9 @@ fn standing(step: &S, wish: &Wish) -> String {
         S::Open { found, .. } => with_found("open for writes".to_owned(), found.as_deref()),
         S::Close { found } => format!("close for writes ({found})"),
         S::CloseToStop => "close, so that it can be stopped".to_owned(),
-        S::Attach { host, port, found } => with_found(format!("follow {host}:{port}"), found.as_deref()),
-        S::Repoint { host, port, found } => format!("follow {host}:{port} instead ({found})"),
-        S::StartReceiver { found } => format!("start the receiver ({found})"),
+        S::Attach { host, port, found, .. } => with_found(format!("follow {host}:{port}"), found.as_deref()),
+        S::Repoint { host, port, found, .. } => format!("follow {host}:{port} instead ({found})"),
+        S::StartReceiver { found, .. } => format!("start the receiver ({found})"),
         S::StartApplier { found } => format!("start the applier ({found})"),
         S::Detach { found } => format!("stop receiving, take no clients ({found})"),
         S::ForgetSource { found } => format!("forget its source ({found})"),
@@ -82,5 +82,30 @@ fn standing(step: &S, wish: &Wish) -> String {
         S::JudgeForeign => "look into transactions that its master lacks".to_owned(),
         S::SettleForeign => "settle harmless transactions on the master".to_owned(),
         S::SemiSyncOff { found } => format!("switch semi-sync off ({found})"),
+        S::Acknowledge { on: true, found, .. } => with_found("acknowledge".to_owned(), found.as_deref()),
+        S::Acknowledge { on: false, found, .. } => {
+            with_found("acknowledge no more".to_owned(), found.as_deref())
+        }
+        S::LockReceivers { lock, unlock } => {
+            let told = |what: &str, users: &[String]| match users {
+                [] => None,
+                users => Some(format!("{what} {}", users.join(", "))),
+            };
+            [told("lock", lock), told("unlock", unlock)].into_iter().flatten().collect::<Vec<_>>().join(", ")
+        }
+        S::EndReceivers { users } => format!("end connections of {}", users.join(", ")),
+        S::RaiseAcks { acks, found } => {
+            with_found(format!("let commits wait for {acks} acknowledgements"), found.as_deref())
+        }
+        S::LowerAcks { acks } => format!("let commits wait for {acks} acknowledgements only"),
+        S::Nudge => "commit a marker, since commits wait although enough voters are connected".to_owned(),
+        S::Prepare { term } => format!("prepare the handover of {cluster} in term {term}"),
+        S::MoveBehind { term } => format!("stop receiving, and vote in term {term}"),
+        S::Freeze { .. } => "take no writes any more, and publish what was executed".to_owned(),
+        S::PublishFinal { .. } => "publish what was executed".to_owned(),
+        S::TakeBack { term, why } => format!("take the leadership back in term {term} ({why})"),
+        S::TakeOver { term, .. } => format!("take the leadership over in term {term}, and open for writes"),
+        S::StepDown => "end all clients".to_owned(),
+        S::BeginBarrier { .. } => "look whether the voters have what was committed before".to_owned(),
     }
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemadock_agent_plan::desired::{Desired, HostDefaults};
 use schemadock_agent_plan::foresee::{Course, steps};
 use schemadock_agent_plan::observed::{
-    ImageSeen, RetiredSeen, Seen, ServerSeen, SourceSeen, Stopping, TemplateSeen, Work,
+    HandoverSeen, ImageSeen, RetiredSeen, Seen, ServerSeen, SourceSeen, Stopping, TemplateSeen, VotingSeen,
+    Work,
 };
 use schemadock_agent_plan::record::Record;
 use schemadock_agent_plan::wish::{Grant, Member, SourceWish, Wanted, Wish};
@@ -39,6 +40,11 @@ pub(crate) fn cluster() -> ClusterName {
 
 pub(crate) fn address(n: u8) -> String {
     format!("127.0.1.{n}")
+}
+
+/// The data directory that another member reports.
+pub(crate) fn uuid_of(n: u8) -> String {
+    format!("bbbbbbbb-0000-0000-0000-00000000000{n}")
 }
 
 pub(crate) fn gtids(uuid: &str, to: u64) -> GtidSet {
@@ -101,6 +107,8 @@ pub(crate) fn nothing() -> Seen {
         seed: Work::Idle,
         stopping: Stopping::No,
         judged: None,
+        voting: VotingSeen::default(),
+        handover: HandoverSeen::default(),
     }
 }
 
@@ -147,6 +155,8 @@ pub(crate) fn member(n: u8, role: Role) -> Member {
         phase: Some(Phase::Pending),
         version: None,
         server_id: None,
+        server_uuid: None,
+        acknowledges: Known::Absent,
         lag_seconds: None,
         writable: false,
     }
@@ -159,6 +169,8 @@ pub(crate) fn serving(n: u8, role: Role) -> Member {
         phase: Some(Phase::Running),
         version: Some("8.4.0".to_owned()),
         server_id: Some(100 + u32::from(n)),
+        server_uuid: Some(uuid_of(n)),
+        acknowledges: Known::Present(false),
         lag_seconds: (role == Role::Minion).then_some(0.0),
         writable: role == Role::Master,
         ..member(n, role)
@@ -191,10 +203,16 @@ impl Case {
             wanted: desired(1, &target(Role::Master, None), None),
             target_revision: Some(5),
             policy_revision: Some(0),
-            grant: Grant { cluster: Some(cluster()), leadership: Known::Absent, secrets: Known::Absent },
+            grant: Grant {
+                cluster: Some(cluster()),
+                leadership: Known::Absent,
+                revision: Some(7),
+                secrets: Known::Absent,
+            },
             source: None,
             leader: None,
             members: vec![member(2, Role::Minion), member(3, Role::Minion)],
+            votes: BTreeMap::new(),
             followers: BTreeSet::new(),
             recorded_uuid: Known::Absent,
             store: Some(StoreReport { state: StoreState::Ok, expected: None, found: None }),

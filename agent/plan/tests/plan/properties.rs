@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use schemadock_agent_plan::foresee::{End, Step, foresee, next, steps};
 use schemadock_agent_plan::observed::{
-    ContainerState, DataSeen, Judged, ProcessSeen, Seen, Stopping, TemplateSeen, ThreadState, Work,
+    ContainerState, DataSeen, FreezeSeen, FreezeState, Judged, ProcessSeen, Seen, Stopping, TemplateSeen,
+    ThreadState, Work,
 };
 use schemadock_agent_plan::record::{AcceptedTerm, DataOrigin, Record, RejectedConfig, Replacing};
 use schemadock_agent_plan::step::Plan;
@@ -12,7 +13,7 @@ use schemadock_agent_plan::{converge, standing};
 use schemadock_schema::Timestamp;
 use schemadock_schema::gtid::GtidSet;
 use schemadock_schema::known::{Known, WhyUnknown};
-use schemadock_schema::leadership::LeadershipPhase;
+use schemadock_schema::leadership::{Durability, LeadershipPhase, Vote, Voter};
 use schemadock_schema::status::{DataState, Phase, StoreReport, StoreState};
 use schemadock_schema::target::{Role, Target};
 
@@ -158,7 +159,12 @@ const MUTATIONS: &[Mutation] = &[
     ("closed", |seen, _| {
         on_server(seen, |server| (server.super_read_only, server.read_only) = (true, true));
     }),
-    ("semi-sync", |seen, _| on_server(seen, |server| server.semi_sync_source = true)),
+    ("semi-sync", |seen, _| {
+        on_server(seen, |server| {
+            server.semi_sync_source = true;
+            server.acks.count = 1;
+        });
+    }),
     ("server of another", |seen, _| on_server(seen, |server| server.server_uuid = STRANGER.to_owned())),
     ("nothing executed", |seen, _| on_server(seen, |server| server.gtid_executed = GtidSet::new())),
     ("own transactions", |seen, _| {
@@ -230,8 +236,86 @@ const MUTATIONS: &[Mutation] = &[
     ("no lineage", |_, wish| on_record(wish, |record| record.lineage.clear())),
     ("newer term", |_, wish| on_record(wish, |record| record.term += 1)),
     ("revoking", |_, wish| on_record(wish, |record| record.phase = LeadershipPhase::Revoking)),
+    ("handover to two", |_, wish| {
+        on_record(wish, |record| {
+            record.term += 1;
+            (record.phase, record.to) = (LeadershipPhase::Handover, Some(name(2)));
+        });
+    }),
+    ("all have voted", |_, wish| {
+        let Known::Present(record) = &wish.grant.leadership else { return };
+        let voters = record.voters.iter().map(|voter| (voter.name.clone(), voter.server_uuid.clone()));
+        let master = record.lineage.last().map(|led| (led.name.clone(), led.server_uuid.clone()));
+        for (name, server_uuid) in voters.chain(master).collect::<Vec<_>>() {
+            let (cluster, term, set) = (cluster(), record.term, gtids(MASTER_UUID, 9));
+            wish.votes
+                .insert(name, Vote { cluster, term, server_uuid, received: set.clone(), executed: set });
+        }
+    }),
+    ("frozen", |seen, wish| {
+        let term = wish.grant.record().map_or(0, |record| record.term);
+        let state = FreezeState::Frozen { published: false, overdue: false };
+        seen.handover.freeze = Some(FreezeSeen { term, state });
+        on_server(seen, |server| (server.super_read_only, server.read_only) = (true, true));
+    }),
+    ("frozen for long", |seen, wish| {
+        let term = wish.grant.record().map_or(0, |record| record.term);
+        let state = FreezeState::Frozen { published: true, overdue: true };
+        seen.handover.freeze = Some(FreezeSeen { term, state });
+        on_server(seen, |server| (server.super_read_only, server.read_only) = (true, true));
+    }),
+    ("freeze given up", |seen, wish| {
+        let term = wish.grant.record().map_or(0, |record| record.term);
+        seen.handover.freeze = Some(FreezeSeen { term, state: FreezeState::GivenUp });
+    }),
+    ("late", |seen, _| seen.handover.late = true),
     ("handover", |_, wish| on_record(wish, |record| record.phase = LeadershipPhase::Handover)),
     ("acks", |_, wish| on_record(wish, |record| record.acks = 1)),
+    ("acks to come", |_, wish| on_record(wish, |record| record.acks_next = Some(2))),
+    ("lossless", |_, wish| {
+        on_record(wish, |record| (record.acks, record.durability) = (1, Durability::Lossless));
+    }),
+    ("voters", |seen, wish| {
+        let own = seen.record.server_uuid.clone();
+        let all = [1, 2, 3].map(|n| Voter {
+            name: name(n),
+            server_uuid: if wish.instance == name(n) { own.clone().unwrap_or_default() } else { uuid_of(n) },
+        });
+        on_record(wish, |record| {
+            record.voters =
+                all.into_iter().filter(|voter| record.master.as_ref() != Some(&voter.name)).collect();
+        });
+    }),
+    ("two leave", |_, wish| on_record(wish, |record| record.leaving = vec![name(2)])),
+    ("three leaves", |_, wish| on_record(wish, |record| record.leaving = vec![name(3)])),
+    ("members do not say", |_, wish| {
+        wish.members.iter_mut().for_each(|member| member.acknowledges = Known::Absent);
+    }),
+    ("members are not heard", |_, wish| {
+        wish.members.iter_mut().for_each(|member| member.acknowledges = unknown());
+    }),
+    ("locked", |seen, _| {
+        if let Known::Present(accounts) = &mut seen.accounts {
+            accounts.iter_mut().for_each(|account| account.locked = true);
+        }
+    }),
+    ("voters connected", |seen, _| {
+        on_server(seen, |server| {
+            server.acks.clients = 2;
+            server.receivers = [2, 3].map(|n| format!("schemadock_r10{n}")).into();
+        });
+    }),
+    ("waits for two", |seen, _| {
+        on_server(seen, |server| {
+            server.semi_sync_source = true;
+            server.acks.count = 2;
+        });
+    }),
+    ("acknowledges", |seen, _| {
+        on_server(seen, |server| (server.semi_sync_replica, server.acknowledging) = (true, true));
+    }),
+    ("commits wait", |seen, _| seen.voting.stalled = true),
+    ("opening waits", |seen, _| seen.voting.opening = true),
     ("secrets unknown", |_, wish| wish.grant.secrets = unknown()),
     ("secrets absent", |_, wish| wish.grant.secrets = Known::Absent),
     ("store blank", |_, wish| {

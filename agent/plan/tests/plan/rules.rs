@@ -3,12 +3,23 @@
 use schemadock_agent_plan::config::is_for_first_start;
 use schemadock_agent_plan::data::data_state;
 use schemadock_agent_plan::foresee::Step;
-use schemadock_agent_plan::observed::{Seen, ThreadState};
+use schemadock_agent_plan::handover::{movers, moves};
+use schemadock_agent_plan::observed::{Seen, ServerSeen, ThreadState};
 use schemadock_agent_plan::record::DataOrigin;
 use schemadock_agent_plan::step::{ConvergeStep as C, StandingStep as S};
 use schemadock_agent_plan::wish::{Wanted, Wish};
 use schemadock_schema::known::Known;
+use schemadock_schema::leadership::{Durability, LeadershipPhase, Voter};
 use schemadock_schema::status::{DataState, StoreState};
+
+/// Whether a member is a voter that stays, and acknowledgements are asked for.
+fn may_acknowledge(wish: &Wish, server: &ServerSeen) -> bool {
+    wish.grant.record().is_some_and(|record| {
+        let named = |voter: &Voter| voter.name == wish.instance && voter.server_uuid == server.server_uuid;
+        let asked = record.acks > 0 || record.acks_next.is_some_and(|acks| acks > 0);
+        asked && record.voters.iter().any(named) && !record.leaving.contains(&wish.instance)
+    })
+}
 
 /// What a step breaks, if it does.
 pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static str> {
@@ -23,6 +34,8 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
     let has = |term_of: &Option<schemadock_agent_plan::record::AcceptedTerm>| {
         term_of.as_ref().is_some_and(|own| Some(&own.cluster) == cluster && own.term == term)
     };
+    let handing = record.is_some_and(|record| record.phase == LeadershipPhase::Handover);
+    let named_in_it = wish.leads() || record.is_some_and(|r| r.to.as_ref() == Some(&wish.instance));
     let under_hold = |rule| must(!held, rule);
     match step {
         Step::Standing(step) => {
@@ -67,7 +80,9 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                         "I3: a term goes back",
                     )
                 }
-                S::Attach { .. } | S::Repoint { .. } | S::StartReceiver { .. } => {
+                S::Attach { acknowledge, .. }
+                | S::Repoint { acknowledge, .. }
+                | S::StartReceiver { acknowledge, .. } => {
                     let reference = seen.leader.present().or(seen.source.present());
                     let foreign = reference.map(|other| {
                         let own = server.received().minus(&other.gtid_executed);
@@ -84,12 +99,22 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                         let numbers = server.received().of_uuid(&other.server_uuid);
                         let arriving =
                             arriving.map(|channel| channel.retrieved.union(&numbers)).unwrap_or_default();
-                        own.minus(&settled).minus(&harmless).minus(&arriving)
+                        // And what waits there for its acknowledgement.
+                        let led = record.filter(|r| r.master.is_some()).and_then(|r| r.last_lineage());
+                        let retrieved = server.channel.as_ref().map(|c| c.retrieved.clone());
+                        let unfinished = led
+                            .map(|led| retrieved.unwrap_or_default().of_uuid(&led.server_uuid))
+                            .unwrap_or_default();
+                        own.minus(&settled).minus(&harmless).minus(&arriving).minus(&unfinished)
                     });
                     must(!wish.leads(), "the leader follows")
+                        .or(must(!acknowledge || may_acknowledge(wish, server), "L3: acknowledges unasked"))
                         .or(must(leadership_known, "L3: attaches without knowing who leads"))
                         .or(must(foreign.is_some_and(|foreign| foreign.is_empty()), "L7: attaches unjudged"))
-                        .or(must(record.is_none() || has(&seen.record.voted), "L3: attaches before its vote"))
+                        .or(must(
+                            record.is_none() || has(&seen.record.voted) || handing,
+                            "L3: attaches before its vote",
+                        ))
                         .or(under_hold("attaches under maintenance"))
                 }
                 S::ForgetSource { .. } => {
@@ -115,11 +140,58 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                         "L10: takes clients before it has the base",
                     ))
                 }
-                S::SemiSyncOff { .. } => must(
-                    !wish.leads() || (steady && record.is_some_and(|record| record.acks == 0)),
-                    "L5: semi-sync off under a record that counts acknowledgements",
+                S::SemiSyncOff { .. } => {
+                    must(!wish.leads() && server.closed(), "L5: semi-sync off on a server that may write")
+                        .or(under_hold("mends under maintenance"))
+                }
+                S::LowerAcks { acks } => must(
+                    steady
+                        && wish.leads()
+                        && record.is_some_and(|r| r.acks.max(r.acks_next.unwrap_or(0)) == *acks),
+                    "L5: waits for fewer than the record says",
                 )
                 .or(under_hold("mends under maintenance")),
+                S::RaiseAcks { acks, .. } => must(
+                    steady && wish.leads() && server.acks_in_force() < *acks,
+                    "L4: raises what is not lower",
+                )
+                .or(under_hold("mends under maintenance")),
+                S::Acknowledge { on, .. } => must(
+                    !on || ((steady || handing) && may_acknowledge(wish, server)),
+                    "L3: acknowledges unasked",
+                )
+                .or(under_hold("mends under maintenance")),
+                S::LockReceivers { lock, .. } => must(
+                    wish.leads()
+                        && steady
+                        && record
+                            .is_some_and(|record| lock.is_empty() || record.durability != Durability::Async),
+                    "V3: locks under async, or where it does not lead",
+                )
+                .or(must(
+                    record.is_some_and(|record| {
+                        record.voters.iter().all(|voter| {
+                            let member = wish.members.iter().find(|m| m.name == voter.name);
+                            let id = member
+                                .filter(|m| m.server_uuid.as_ref() == Some(&voter.server_uuid))
+                                .and_then(|m| m.server_id);
+                            record.leaving.contains(&voter.name)
+                                || !id.is_some_and(|id| lock.contains(&format!("schemadock_r{id}")))
+                        })
+                    }),
+                    "V3: locks a voter that stays out",
+                ))
+                .or(under_hold("locks under maintenance")),
+                S::EndReceivers { .. } => must(wish.leads() && steady, "ends receivers of another's"),
+                S::BeginBarrier { .. } => must(
+                    wish.leads()
+                        && steady
+                        && server.writable()
+                        && record.is_some_and(|record| {
+                            server.acks_in_force() == record.acks.max(record.acks_next.unwrap_or(0))
+                        }),
+                    "V3: looks behind a barrier before the larger count is in force",
+                ),
                 S::EnsureAccounts { .. } => {
                     must(!(wish.leads() && server.super_read_only), "L1: lifts super_read_only of the leader")
                         .or(under_hold("makes accounts under maintenance"))
@@ -128,6 +200,52 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                     seen.judged.as_ref().is_some_and(|judged| judged.harmless),
                     "L7: settles what nobody found harmless",
                 ),
+                S::Prepare { term: accepted } => {
+                    let before = seen.record.accepted.as_ref().filter(|own| Some(&own.cluster) == cluster);
+                    must(handing && *accepted == term, "prepares what is no handover")
+                        .or(must(before.is_none_or(|own| own.term <= term), "I3: a term goes back"))
+                        .or(must(named_in_it, "accepts a term without moving"))
+                }
+                S::MoveBehind { .. } => must(handing && !wish.leads(), "moves behind nobody").or(must(
+                    record.is_some_and(|record| moves(record, &wish.instance)),
+                    "a voter moves whose acknowledgement is needed",
+                )),
+                S::Freeze { .. } => must(handing && wish.leads() && own_data, "freezes what does not lead")
+                    .or(must(has(&seen.record.accepted), "freezes in a term that is not on its disk"))
+                    .or(must(server.channel.is_none(), "freezes while it follows"))
+                    .or(must(
+                        record.is_some_and(|record| {
+                            movers(record).all(|voter| {
+                                wish.votes.get(&voter.name).is_some_and(|vote| {
+                                    vote.term == term && vote.server_uuid == voter.server_uuid
+                                })
+                            })
+                        }),
+                        "freezes before all have moved",
+                    )),
+                S::PublishFinal { .. } => must(
+                    handing && wish.leads() && server.closed() && seen.handover.freeze.is_some(),
+                    "publishes a set that is not final",
+                ),
+                S::TakeBack { .. } => must(
+                    handing && wish.leads() && own_data && has(&seen.record.accepted),
+                    "takes back what it did not lead",
+                ),
+                S::TakeOver { executed, .. } => must(
+                    handing && record.is_some_and(|record| record.to.as_ref() == Some(&wish.instance)),
+                    "takes over unasked",
+                )
+                .or(must(own_data && has(&seen.record.accepted), "takes over in a term not accepted"))
+                .or(must(
+                    record.and_then(|record| record.master.as_ref()).is_some_and(|master| {
+                        wish.votes.get(master).is_some_and(|v| v.term == term && v.executed == *executed)
+                    }),
+                    "takes over without the final set",
+                )),
+                S::Nudge => {
+                    must(wish.leads() && steady && !handing, "L13: a marker while a freeze is pending")
+                }
+                S::StepDown => must(!wish.leads(), "ends the clients of the leader"),
                 S::Close { .. }
                 | S::CloseToStop
                 | S::StartApplier { .. }

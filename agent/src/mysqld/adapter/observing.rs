@@ -1,7 +1,9 @@
 //! What the plans look at, in one round trip: one statement, one row.
 
+use std::collections::BTreeSet;
+
 use mysql_async::Row;
-use schemadock_agent_plan::observed::{ChannelSeen, ServerSeen, SourceSeen, ThreadState};
+use schemadock_agent_plan::observed::{AcksSeen, ChannelSeen, ServerSeen, SourceSeen, ThreadState};
 use schemadock_schema::gtid::GtidSet;
 
 use super::wire::{DEADLINE, Wire, number, owned, text};
@@ -14,11 +16,23 @@ use crate::mysqld::MysqlError;
 const OBSERVE: &str = "SELECT @@GLOBAL.server_uuid, @@GLOBAL.server_id, @@GLOBAL.version, @@GLOBAL.offline_mode, \
      @@GLOBAL.super_read_only, @@GLOBAL.read_only, @@GLOBAL.gtid_executed, @@GLOBAL.gtid_purged, \
      @@GLOBAL.rpl_semi_sync_source_enabled, @@GLOBAL.rpl_semi_sync_replica_enabled, \
-     (SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Uptime'), \
+     v.UPTIME, \
      c.HOST, c.PORT, c.USER, c.AUTO_POSITION, c.SSL_ALLOWED, f.DESIRED_DELAY, \
      s.SERVICE_STATE, g.SERVICE_STATE, s.RECEIVED_TRANSACTION_SET, s.LAST_ERROR_NUMBER, s.LAST_ERROR_MESSAGE, \
-     a.LAST_ERROR_NUMBER, a.LAST_ERROR_MESSAGE, w.FAILED, s.SOURCE_UUID, w.BEHIND \
+     a.LAST_ERROR_NUMBER, a.LAST_ERROR_MESSAGE, w.FAILED, s.SOURCE_UUID, w.BEHIND, \
+     @@GLOBAL.rpl_semi_sync_source_wait_for_replica_count, v.WORKING, v.CLIENTS, v.WAITING, v.ANSWERED, v.REPLICA, \
+     (SELECT JSON_ARRAYAGG(USER) FROM information_schema.processlist WHERE COMMAND LIKE 'Binlog Dump%') \
      FROM (SELECT 1) AS one \
+     LEFT JOIN (SELECT \
+       MAX(IF(VARIABLE_NAME = 'Uptime', VARIABLE_VALUE, NULL)) AS UPTIME, \
+       MAX(IF(VARIABLE_NAME = 'Rpl_semi_sync_source_status', VARIABLE_VALUE, NULL)) AS WORKING, \
+       MAX(IF(VARIABLE_NAME = 'Rpl_semi_sync_source_clients', VARIABLE_VALUE, NULL)) AS CLIENTS, \
+       MAX(IF(VARIABLE_NAME = 'Rpl_semi_sync_source_wait_sessions', VARIABLE_VALUE, NULL)) AS WAITING, \
+       MAX(IF(VARIABLE_NAME = 'Rpl_semi_sync_source_yes_tx', VARIABLE_VALUE, NULL)) AS ANSWERED, \
+       MAX(IF(VARIABLE_NAME = 'Rpl_semi_sync_replica_status', VARIABLE_VALUE, NULL)) AS REPLICA \
+       FROM performance_schema.global_status WHERE VARIABLE_NAME IN ('Uptime', 'Rpl_semi_sync_source_status', \
+       'Rpl_semi_sync_source_clients', 'Rpl_semi_sync_source_wait_sessions', 'Rpl_semi_sync_source_yes_tx', \
+       'Rpl_semi_sync_replica_status')) AS v ON TRUE \
      LEFT JOIN performance_schema.replication_connection_configuration AS c ON c.CHANNEL_NAME = '' AND c.HOST <> '' \
      LEFT JOIN performance_schema.replication_connection_status AS s ON s.CHANNEL_NAME = '' \
      LEFT JOIN performance_schema.replication_applier_configuration AS f ON f.CHANNEL_NAME = '' \
@@ -71,9 +85,25 @@ pub(super) async fn server(wire: &mut Wire, sets: &mut Sets) -> Result<ServerSee
         gtid_purged: sets.purged.read(row, 7, WHAT)?,
         channel: channel(row, sets)?,
         semi_sync_source: flag(row, 8),
+        acks: AcksSeen {
+            count: numeric(row, 27)?,
+            working: flag(row, 28),
+            clients: numeric(row, 29)?,
+            waiting: numeric(row, 30)?,
+            answered: numeric(row, 31)?,
+        },
         semi_sync_replica: flag(row, 9),
+        acknowledging: flag(row, 32),
+        receivers: users(row, 33),
         uptime: numeric(row, 10)?,
     })
+}
+
+/// The users of a JSON list; the names of accounts that matter here need no quoting.
+fn users(row: &Row, column: usize) -> BTreeSet<String> {
+    let list = text(row, column).unwrap_or_default();
+    let names = list.trim_matches(['[', ']']).split(',');
+    names.map(|name| name.trim().trim_matches('"').to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
 fn channel(row: &Row, sets: &mut Sets) -> Result<Option<ChannelSeen>, MysqlError> {

@@ -9,8 +9,9 @@ use schemadock_schema::gtid::GtidSet;
 
 use super::observing::Sets;
 use super::replication::Thread;
-use super::wire::{DEADLINE, LONG, Sealed, Wire, number, owned, text};
-use super::{binlog, closing, literal, observing, replication, seeding, sessions};
+use super::sessions::MARKER;
+use super::wire::{DEADLINE, LONG, Sealed, Wire, number, owned};
+use super::{accounts, binlog, closing, literal, observing, replication, seeding, sessions};
 use crate::mysqld::{MysqlError, Session, SourceSpec};
 
 /// MySQL: a variable takes no value of this type.
@@ -88,14 +89,17 @@ impl Session for Connected {
         self.set("read_only", "read_only", switch(on)).await
     }
 
-    async fn marker(&mut self) -> Result<(), MysqlError> {
-        self.wire.run("the marker", "DROP TABLE IF EXISTS schemadock.none", LONG).await
+    async fn marker(&mut self, deadline: Duration) -> Result<(), MysqlError> {
+        // One that waits holds the lock of its table's name: every session has a name of its own.
+        let sql = format!("{MARKER}_{}", self.wire.id());
+        self.wire.run("the marker", &sql, deadline).await
     }
 
     async fn set_semi_sync_source(&mut self, acks: Option<u32>) -> Result<(), MysqlError> {
         const WHAT: &str = "semi-sync towards replicas";
         match acks {
-            None => self.set(WHAT, "rpl_semi_sync_source_enabled", "OFF").await,
+            // It takes a second.
+            None => self.wire.run(WHAT, "SET GLOBAL rpl_semi_sync_source_enabled = OFF", LONG).await,
             Some(acks) => {
                 self.set(WHAT, "rpl_semi_sync_source_wait_for_replica_count", &acks.to_string()).await?;
                 self.set(WHAT, "rpl_semi_sync_source_enabled", "ON").await
@@ -136,36 +140,15 @@ impl Session for Connected {
     }
 
     async fn accounts(&mut self) -> Result<Vec<AccountSeen>, MysqlError> {
-        let sql = "SELECT User, Host, account_locked FROM mysql.user WHERE User LIKE 'schemadock\\_%' OR User LIKE \
-                   'app\\_%' OR User = 'root'";
-        let rows = self.wire.rows("the accounts", sql, DEADLINE).await?;
-        let account = |row| {
-            Some(AccountSeen {
-                user: owned(row, 0)?,
-                host: owned(row, 1)?,
-                locked: text(row, 2).as_deref() == Some("Y"),
-            })
-        };
-        Ok(rows.iter().filter_map(account).collect())
+        accounts::list(&mut self.wire).await
     }
 
     async fn ensure_account(&mut self, account: &Account) -> Result<(), MysqlError> {
-        const WHAT: &str = "an account";
-        let mut sealed = Sealed::begin(&mut self.wire);
-        let wire = sealed.wire();
-        wire.run(WHAT, "SET SESSION sql_log_bin = 0", DEADLINE).await?;
-        let mut result = Ok(());
-        for statement in account.statements() {
-            result = wire.run_secret(WHAT, &statement, &account.password, LONG).await;
-            if result.is_err() {
-                break;
-            }
-        }
-        let restored = wire.run(WHAT, "SET SESSION sql_log_bin = 1", DEADLINE).await;
-        if restored.is_ok() {
-            sealed.finish();
-        }
-        result.and(restored)
+        accounts::ensure(&mut self.wire, account).await
+    }
+
+    async fn lock_accounts(&mut self, lock: &[String], unlock: &[String]) -> Result<(), MysqlError> {
+        accounts::lock(&mut self.wire, lock, unlock).await
     }
 
     async fn tables_that_clone_empties(&mut self) -> Result<Vec<String>, MysqlError> {
@@ -190,6 +173,10 @@ impl Session for Connected {
 
     async fn end_client_sessions(&mut self) -> Result<u32, MysqlError> {
         sessions::end_clients(&mut self.wire).await
+    }
+
+    async fn end_sessions_of(&mut self, users: &[String]) -> Result<u32, MysqlError> {
+        sessions::end_of(&mut self.wire, users).await
     }
 
     async fn inject_empty(&mut self, gtids: &GtidSet) -> Result<(), MysqlError> {

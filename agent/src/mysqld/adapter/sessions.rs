@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use mysql_async::Row;
 use tokio::time::Instant;
 
 use super::wire::{DEADLINE, LONG, Wire, number, owned, text};
@@ -12,6 +13,8 @@ use crate::mysqld::MysqlError;
 const STEP: Duration = Duration::from_millis(5);
 /// MySQL: there is no such session (any more).
 const ER_NO_SUCH_THREAD: u16 = 1094;
+/// What a marker's statement begins with.
+pub(super) const MARKER: &str = "DROP TABLE IF EXISTS schemadock.none";
 /// Threads of the server itself, and logins under way.
 const NOBODY: [&str; 3] = ["system user", "event_scheduler", "unauthenticated user"];
 
@@ -19,6 +22,11 @@ const NOBODY: [&str; 3] = ["system user", "event_scheduler", "unauthenticated us
 pub(super) async fn end_own(wire: &mut Wire) -> Result<u32, MysqlError> {
     let user = wire.user().to_owned();
     end(wire, "the end of own sessions", |other| other == user).await
+}
+
+/// All sessions of these users.
+pub(super) async fn end_of(wire: &mut Wire, users: &[String]) -> Result<u32, MysqlError> {
+    end(wire, "the end of receivers", |other| users.iter().any(|user| user == other)).await
 }
 
 /// All sessions of users none of whose accounts has CONNECTION_ADMIN or SUPER.
@@ -70,6 +78,10 @@ async fn list(
         let why = "the list of sessions lacks the asking one; is performance_schema off?".to_owned();
         return Err(MysqlError::Answer { what, why });
     }
-    let others = rows.iter().filter(|row| text(row, 1).is_some_and(|user| whose(&user)));
+    // A session that waits for an acknowledgement stays until it comes, also a killed one.
+    let stays = |row: &Row| {
+        text(row, 4).as_deref() == Some("Killed") && text(row, 7).is_some_and(|info| info.starts_with(MARKER))
+    };
+    let others = rows.iter().filter(|row| !stays(row) && text(row, 1).is_some_and(|user| whose(&user)));
     Ok(others.filter_map(|row| number(row, 0)).filter(|id| *id != own).collect())
 }

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use schemadock_agent::disk::InstanceFile;
-use schemadock_agent_plan::observed::{ChannelSeen, ContainerState, ServerSeen, SourceSeen, ThreadState};
+use schemadock_agent_plan::observed::{
+    AcksSeen, ChannelSeen, ContainerState, ServerSeen, SourceSeen, ThreadState,
+};
+use schemadock_schema::gtid::GtidSet;
 use schemadock_schema::{HostName, InstanceName};
 use tokio::time::Instant;
 
@@ -30,7 +33,14 @@ pub(in crate::sim) struct Server {
     pub(in crate::sim) super_read_only: bool,
     pub(in crate::sim) read_only: bool,
     pub(in crate::sim) semi_sync_source: bool,
+    /// How many acknowledgements a commit waits for.
+    pub(in crate::sim) acks: u32,
+    /// Commits that were acknowledged, and those that wait.
+    pub(in crate::sim) answered: u64,
+    pub(in crate::sim) waiting: u32,
     pub(in crate::sim) semi_sync_replica: bool,
+    /// The receiver was started with it.
+    pub(in crate::sim) acknowledging: bool,
     pub(in crate::sim) receiver: Thread,
     pub(in crate::sim) applier: Thread,
     /// The process that the receiver is connected to.
@@ -129,7 +139,11 @@ impl State {
             super_read_only: false,
             read_only: false,
             semi_sync_source: false,
+            acks: 1,
+            answered: 0,
+            waiting: 0,
             semi_sync_replica: false,
+            acknowledging: false,
             receiver: Thread::off(),
             applier: Thread::off(),
             source: None,
@@ -241,9 +255,43 @@ impl State {
             gtid_purged: data.purged.clone(),
             channel,
             semi_sync_source: server.semi_sync_source,
+            acks: AcksSeen {
+                count: server.acks,
+                working: server.semi_sync_source,
+                clients: self.receivers_of(server.pid).filter(|receiver| receiver.acknowledging).count()
+                    as u32,
+                waiting: server.waiting,
+                answered: server.answered,
+            },
             semi_sync_replica: server.semi_sync_replica,
+            acknowledging: server.acknowledging,
+            receivers: self.receivers_of(server.pid).filter_map(|receiver| self.user_of(receiver)).collect(),
             uptime: server.since.elapsed().as_secs(),
         }
+    }
+
+    /// Servers whose receivers are connected to this process.
+    pub(super) fn receivers_of(&self, pid: Pid) -> impl Iterator<Item = &Server> {
+        self.servers.values().filter(move |other| {
+            other.up && other.source == Some(pid) && other.receiver.state == ThreadState::On
+        })
+    }
+
+    /// The account by which a server receives.
+    pub(super) fn user_of(&self, server: &Server) -> Option<String> {
+        self.data[&server.data].channel.as_ref().map(|channel| channel.user.clone())
+    }
+
+    /// Whether enough acknowledging receivers hold what this process has committed.
+    pub(super) fn acknowledged(&self, pid: Pid, gtids: &GtidSet) -> bool {
+        let Some(server) = self.servers.get(&pid) else { return false };
+        if !server.semi_sync_source {
+            return true;
+        }
+        let holds = |receiver: &&Server| {
+            receiver.acknowledging && self.data[&receiver.data].received().contains(gtids)
+        };
+        self.receivers_of(pid).filter(holds).count() as u32 >= server.acks
     }
 
     pub(super) fn source_seen(&self, server: &Server, account: &str) -> SourceSeen {

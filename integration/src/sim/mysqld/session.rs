@@ -100,13 +100,32 @@ impl Session for SimSession {
         .await
     }
 
-    async fn marker(&mut self) -> Result<(), MysqlError> {
+    async fn marker(&mut self, deadline: Duration) -> Result<(), MysqlError> {
         const WHAT: &str = "the marker";
-        self.set(WHAT, |server, data| {
-            if server.super_read_only {
-                return refused(WHAT, 1290, "the server is super_read_only");
+        let gtid = self
+            .change(WHAT, |state, pid| {
+                let (server, data) = state.server_and_data(pid);
+                if server.super_read_only {
+                    return refused(WHAT, 1290, "the server is super_read_only");
+                }
+                server.waiting += u32::from(server.semi_sync_source);
+                let gtid = data.commit();
+                let told = format!("{}: {} commits a marker", server.host, server.instance);
+                state.note(told);
+                Ok(gtid)
+            })
+            .await?;
+        let until = Instant::now() + deadline;
+        while !self.look(WHAT, |state, server| state.acknowledged(server.pid, &gtid)).await? {
+            if Instant::now() >= until {
+                return Err(self.late(WHAT, deadline));
             }
-            data.commit();
+            tokio::time::sleep(STEP).await;
+        }
+        self.change(WHAT, |state, pid| {
+            let (server, _) = state.server_and_data(pid);
+            server.waiting = server.waiting.saturating_sub(1);
+            server.answered += 1;
             Ok(())
         })
         .await
@@ -115,6 +134,7 @@ impl Session for SimSession {
     async fn set_semi_sync_source(&mut self, acks: Option<u32>) -> Result<(), MysqlError> {
         self.set("semi-sync towards replicas", |server, _| {
             server.semi_sync_source = acks.is_some();
+            server.acks = acks.unwrap_or(server.acks);
             Ok(())
         })
         .await
@@ -180,6 +200,7 @@ impl Session for SimSession {
             }
             if server.receiver.state == ThreadState::Off {
                 server.receiver.state = ThreadState::Connecting;
+                server.acknowledging = server.semi_sync_replica;
                 server.receiver.error = None;
             }
             Ok(())
@@ -197,6 +218,7 @@ impl Session for SimSession {
         }
         self.set(WHAT, |server, _| {
             server.receiver.state = ThreadState::Off;
+            server.acknowledging = false;
             server.source = None;
             Ok(())
         })
@@ -270,6 +292,37 @@ impl Session for SimSession {
             let locked = data.accounts.get(&who).is_some_and(|before| before.locked);
             data.accounts.insert(who, AccountKept { locked, ..kept });
             Ok(())
+        })
+        .await
+    }
+
+    async fn lock_accounts(&mut self, lock: &[String], unlock: &[String]) -> Result<(), MysqlError> {
+        const WHAT: &str = "the lock of accounts";
+        self.set(WHAT, |server, data| {
+            if server.super_read_only {
+                return refused(WHAT, 1290, "the server is super_read_only");
+            }
+            for ((user, _), account) in &mut data.accounts {
+                account.locked = (account.locked || lock.contains(user)) && !unlock.contains(user);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn end_sessions_of(&mut self, users: &[String]) -> Result<u32, MysqlError> {
+        self.change("the end of receivers", |state, pid| {
+            let cut = state
+                .receivers_of(pid)
+                .filter(|receiver| state.user_of(receiver).is_some_and(|user| users.contains(&user)));
+            let cut: Vec<i32> = cut.map(|receiver| receiver.pid).collect();
+            for receiver in &cut {
+                if let Some(server) = state.servers.get_mut(receiver) {
+                    server.receiver.state = ThreadState::Connecting;
+                    server.source = None;
+                }
+            }
+            Ok(cut.len() as u32)
         })
         .await
     }

@@ -53,7 +53,7 @@ impl SimSession {
         MysqlError::Connection { endpoint: self.endpoint.clone(), why }
     }
 
-    fn late(&self, what: &'static str, deadline: Duration) -> MysqlError {
+    pub(super) fn late(&self, what: &'static str, deadline: Duration) -> MysqlError {
         MysqlError::Deadline { endpoint: self.endpoint.clone(), what, seconds: deadline.as_secs_f64() }
     }
 

@@ -1,0 +1,143 @@
+//! A planned change of who leads (*Switchover*): the record says `handover`, and a key of its own decides how it ends.
+//!
+//! Nothing here ends a freeze but the decision: an agent's clock says when to try for it, the transaction says whether.
+
+use schemadock_schema::InstanceName;
+use schemadock_schema::gtid::GtidSet;
+use schemadock_schema::leadership::{Leadership, LeadershipPhase, Vote, Voter};
+use schemadock_schema::status::WaitKind;
+
+use crate::desired::Desired;
+use crate::observed::{FreezeState, Seen, ServerSeen};
+use crate::standing::{follow, foreign_data};
+use crate::step::{Plan, StandingStep as Step};
+use crate::voting::any_of;
+use crate::wish::Wish;
+
+/// The voters that move behind the candidate before the freeze: with the candidate itself they are more than
+/// |voters| − acks, so no commit of the old master can be acknowledged without one of them.
+pub fn movers(record: &Leadership) -> impl Iterator<Item = &Voter> {
+    let count = record.voters.len().saturating_sub(record.acks.max(1) as usize);
+    record.voters.iter().filter(|voter| record.to.as_ref() != Some(&voter.name)).take(count)
+}
+
+/// Whether this member moves behind the candidate.
+pub fn moves(record: &Leadership, name: &InstanceName) -> bool {
+    record.phase == LeadershipPhase::Handover && movers(record).any(|voter| voter.name == *name)
+}
+
+/// A member's vote in the record's term, by the data directory that is meant.
+fn vote<'a>(wish: &'a Wish, record: &Leadership, name: &InstanceName, server_uuid: &str) -> Option<&'a Vote> {
+    wish.votes.get(name).filter(|vote| {
+        vote.term == record.term
+            && Some(&vote.cluster) == wish.grant.cluster.as_ref()
+            && vote.server_uuid == server_uuid
+    })
+}
+
+/// Whether this step of a handover is done on what is known: it must not wait for another look.
+pub fn is_urgent(step: &Step) -> bool {
+    matches!(step, Step::Freeze { .. } | Step::PublishFinal { .. } | Step::TakeOver { .. })
+}
+
+/// The next step of a member while the handover is not decided.
+pub(crate) fn plan(
+    record: &Leadership,
+    wish: &Wish,
+    desired: &Desired,
+    seen: &Seen,
+    server: &ServerSeen,
+) -> Plan<Step> {
+    let term = record.term;
+    if seen.handover.won == Some(term) {
+        return Plan::wait(
+            WaitKind::Etcd,
+            "leadership",
+            "it has won the handover, and awaits the news of it",
+        );
+    }
+    if !wish.believes_store() {
+        return Plan::wait(
+            WaitKind::Etcd,
+            "etcd",
+            "this etcd is not believed: nothing is handed over on its word",
+        );
+    }
+    let Some(led) = record.last_lineage() else {
+        return Plan::refuse(format!("the leadership of {} names no server_uuid", desired.cluster));
+    };
+    let of_term = |kept: &Option<crate::record::AcceptedTerm>| {
+        kept.as_ref().is_some_and(|kept| kept.cluster == desired.cluster && kept.term == term)
+    };
+    let accepted = of_term(&seen.record.accepted);
+    if wish.leads() {
+        if led.server_uuid != server.server_uuid {
+            return Plan::refuse(foreign_data(&led.server_uuid, &server.server_uuid));
+        }
+        if !accepted {
+            return Plan::Do(Step::Prepare { term });
+        }
+        return hand_over(record, wish, seen, server);
+    }
+    if record.to.as_ref() == Some(&wish.instance) {
+        if !accepted {
+            return Plan::Do(Step::Prepare { term });
+        }
+        let last = record.master.as_ref().and_then(|master| vote(wish, record, master, &led.server_uuid));
+        return match last {
+            Some(vote) => Plan::Do(Step::TakeOver { term, executed: vote.executed.clone() }),
+            None => follow(Some(record), wish, desired, seen, server),
+        };
+    }
+    let moves =
+        movers(record).any(|voter| voter.name == wish.instance && voter.server_uuid == server.server_uuid);
+    if moves && !of_term(&seen.record.voted) {
+        return Plan::Do(Step::MoveBehind { term });
+    }
+    // The others go on receiving from the old master, which needs their acknowledgements until it freezes.
+    follow(Some(record), wish, desired, seen, server)
+}
+
+/// The old master's part.
+fn hand_over(record: &Leadership, wish: &Wish, seen: &Seen, server: &ServerSeen) -> Plan<Step> {
+    let term = record.term;
+    let to = record.to.as_ref().map(ToString::to_string).unwrap_or_default();
+    let back = |why: &str| Plan::Do(Step::TakeBack { term, why: why.to_owned() });
+    let late = "its deadline is past";
+    match seen.handover.freeze.filter(|freeze| freeze.term == term).map(|freeze| freeze.state) {
+        // Who froze it, and what was published then, nobody knows any more.
+        None if !server.writable() => back("the server is closed, and not by this life of its agent"),
+        None if seen.handover.late => back(late),
+        None => {
+            let missing: Vec<&InstanceName> = movers(record)
+                .filter(|voter| vote(wish, record, &voter.name, &voter.server_uuid).is_none())
+                .map(|voter| &voter.name)
+                .collect();
+            if !missing.is_empty() {
+                let message =
+                    format!("the handover to {to} waits until {} has moved", any_of(missing.into_iter()));
+                return Plan::wait(WaitKind::Voters, &wish.instance, message);
+            }
+            if server.channel.is_some() {
+                return Plan::wait(WaitKind::Controller, &wish.instance, "it cannot freeze while it follows");
+            }
+            Plan::Do(Step::Freeze { term })
+        }
+        Some(FreezeState::GivenUp) => back("its writes did not come to an end"),
+        Some(FreezeState::Frozen { overdue: true, .. }) => back("the other did not take over in time"),
+        Some(FreezeState::Frozen { published: false, .. }) => Plan::Do(Step::PublishFinal { term }),
+        Some(FreezeState::Frozen { .. }) => {
+            Plan::wait(WaitKind::Members, &to, format!("it is frozen until {to} has taken over"))
+        }
+    }
+}
+
+/// What the record means once this server has won.
+pub fn decided(record: &Leadership, winner: &InstanceName, server_uuid: &str, base: &GtidSet) -> Leadership {
+    let ended = schemadock_schema::leadership::Handover {
+        winner: winner.clone(),
+        server_uuid: server_uuid.to_owned(),
+        base: base.clone(),
+    };
+    record.with_handover(Some(&ended))
+}

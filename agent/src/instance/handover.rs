@@ -1,0 +1,235 @@
+//! The standing lane's steps in a handover (*Switchover*).
+//!
+//! Between the freeze and the opening nothing is done that could be done before or after: the term is on disk, sessions
+//! are open, nothing is looked at for the sake of a report.
+
+use std::time::Duration;
+
+use schemadock_agent_plan::handover::decided;
+use schemadock_agent_plan::observed::{FreezeSeen, FreezeState};
+use schemadock_agent_plan::record::{AcceptedTerm, DataOrigin};
+use schemadock_agent_plan::wish::Wish;
+use schemadock_schema::gtid::GtidSet;
+use schemadock_schema::leadership::{Handover, Leadership, LeadershipPhase, Vote};
+use schemadock_schema::proposal::{Guard, Write};
+use schemadock_schema::secrets::ADMIN_USER;
+use tokio::time::Instant;
+
+use super::opening::OpeningPermit;
+use super::standing::Lane;
+use super::voting::STOPS_WITHIN;
+use crate::context::StepError;
+use crate::failpoints;
+use crate::mysqld::{Endpoint, Login, MysqlError};
+
+/// How long a freeze may wait for writes under way, and how long it lasts before the old master tries to end it.
+const FREEZE: Duration = Duration::from_secs(1);
+/// How long the candidate may take to apply the final set.
+const APPLIES_WITHIN: Duration = Duration::from_secs(1);
+
+impl Lane {
+    /// What time has made of a handover.
+    pub(super) fn keep_time(&mut self, wish: &Wish) {
+        let instance = self.instance.clone();
+        let record = wish.grant.record().filter(|record| record.phase == LeadershipPhase::Handover);
+        let late = record
+            .and_then(|record| record.deadline)
+            .is_some_and(|deadline| instance.ctx.clock.now() > deadline);
+        let long = self.frozen_at.is_some_and(|at| at.elapsed() > instance.ctx.scaled(FREEZE));
+        let mut state = instance.state();
+        state.seen.handover.late = late;
+        if let Some(FreezeSeen { state: FreezeState::Frozen { overdue, .. }, .. }) =
+            &mut state.seen.handover.freeze
+        {
+            *overdue = long;
+        }
+    }
+
+    fn freeze_is(&self, term: u64, state: FreezeState) {
+        self.instance.state().seen.handover.freeze = Some(FreezeSeen { term, state });
+    }
+
+    fn accepted(wish: &Wish, term: u64) -> Result<AcceptedTerm, StepError> {
+        let cluster = wish.grant.cluster.clone().ok_or(StepError::Changed("the cluster"))?;
+        Ok(AcceptedTerm { cluster, term })
+    }
+
+    /// The term on disk; a second session here, one to the candidate there.
+    pub(super) async fn prepare(&mut self, wish: &Wish, term: u64) -> Result<(), StepError> {
+        let instance = self.instance.clone();
+        let accepted = Self::accepted(wish, term)?;
+        instance.update_record(|record| record.accepted = Some(accepted)).await?;
+        self.spare = Some(instance.session(wish).await?);
+        if !wish.leads() {
+            return Ok(());
+        }
+        let to = wish.grant.record().and_then(|record| record.to.as_ref());
+        let member = wish.members.iter().find(|member| Some(&member.name) == to);
+        let place = member.and_then(|member| Some((member.address.clone()?, member.port)));
+        if let (Some((host, port)), Some(secrets)) = (place, wish.grant.secrets.present()) {
+            let login = Login { user: ADMIN_USER.to_owned(), password: secrets.admin.clone() };
+            let endpoint = Endpoint::Tcp { host, port };
+            // Only a matter of time: it is asked again when it is needed.
+            if let Ok(session) = instance.ctx.mysqld.connect(&endpoint, &login, Duration::from_secs(1)).await
+            {
+                self.source = Some((endpoint, session));
+            }
+        }
+        Ok(())
+    }
+
+    /// Order matters: after the vote nothing more is received from the old master.
+    pub(super) async fn move_behind(&mut self, wish: &Wish, term: u64) -> Result<(), StepError> {
+        let accepted = Self::accepted(wish, term)?;
+        self.instance.update_record(|record| record.accepted = Some(accepted)).await?;
+        self.own()?.stop_receiver(STOPS_WITHIN).await?;
+        self.accept(wish, term).await
+    }
+
+    /// L5: frozen is what `super_read_only=ON` has returned on; else writes go on, and the leadership is taken back.
+    pub(super) async fn freeze(&mut self, wish: &Wish, term: u64) -> Result<(), StepError> {
+        let instance = self.instance.clone();
+        let begun = Instant::now();
+        tracing::info!(instance = %instance.name, term, "freeze begun");
+        self.frozen_at = Some(begun);
+        match self.own()?.set_super_read_only(true, FREEZE).await {
+            Ok(()) => self.freeze_is(term, FreezeState::Frozen { published: false, overdue: false }),
+            Err(error @ (MysqlError::Server { .. } | MysqlError::Answer { .. })) => {
+                self.freeze_is(term, FreezeState::GivenUp);
+                instance.tell(wish, "handover", format!("the freeze was given up, writes go on: {error}"));
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tracing::info!(instance = %instance.name, term, micros = micros(begun), "freeze returned");
+        failpoints::reach("PublishFinal", "before");
+        self.publish_final(wish, term).await?;
+        failpoints::reach("PublishFinal", "after");
+        Ok(())
+    }
+
+    /// The final set of a frozen server is its vote.
+    pub(super) async fn publish_final(&mut self, wish: &Wish, term: u64) -> Result<(), StepError> {
+        let instance = self.instance.clone();
+        let ctx = &instance.ctx;
+        let accepted = Self::accepted(wish, term)?;
+        let server = self.own()?.observe().await?;
+        if !server.super_read_only || server.channel.is_some() {
+            return Err(StepError::Changed("the freeze"));
+        }
+        let vote = Vote {
+            cluster: accepted.cluster.clone(),
+            term,
+            server_uuid: server.server_uuid,
+            received: server.gtid_executed.clone(),
+            executed: server.gtid_executed,
+        };
+        let key = ctx.keys.vote(&ctx.settings.host, &instance.name);
+        ctx.commit(vec![Write::document(key, &vote)], Vec::new()).await?;
+        self.freeze_is(term, FreezeState::Frozen { published: true, overdue: false });
+        tracing::info!(instance = %instance.name, term, micros = self.frozen_at.map(micros), "final set published");
+        instance.update_record(|record| record.voted = Some(accepted)).await
+    }
+
+    /// The transaction by which a handover ends: the key is not there, and the record is the one that began it.
+    async fn decide(
+        &mut self,
+        wish: &Wish,
+        term: u64,
+        revision: i64,
+    ) -> Result<(i64, Leadership), StepError> {
+        let instance = self.instance.clone();
+        let ctx = &instance.ctx;
+        let record = wish.grant.record().ok_or(StepError::Changed("the leadership"))?;
+        let cluster = wish.grant.cluster.as_ref().ok_or(StepError::Changed("the cluster"))?;
+        let server = self.own()?.observe().await?;
+        let ended = Handover {
+            winner: instance.name.clone(),
+            server_uuid: server.server_uuid,
+            base: server.gtid_executed,
+        };
+        let key = ctx.keys.handover(cluster, term);
+        let guards = vec![
+            Guard::Absent { key: key.clone() },
+            Guard::At { key: ctx.keys.leadership(cluster), mod_revision: revision },
+        ];
+        let revision = ctx.commit(vec![Write::document(key, &ended)], guards).await?;
+        // Before anything else is planned on older news.
+        instance.state().seen.handover.won = Some(term);
+        Ok((revision, decided(record, &ended.winner, &ended.server_uuid, &ended.base)))
+    }
+
+    /// Wins the decision for the old master. Where etcd does not answer it stays frozen.
+    pub(super) async fn take_back(&mut self, wish: &Wish, term: u64, why: &str) -> Result<(), StepError> {
+        let instance = self.instance.clone();
+        let ctx = &instance.ctx;
+        let cluster = wish.grant.cluster.as_ref().ok_or(StepError::Changed("the cluster"))?;
+        let record_key = ctx.keys.leadership(cluster);
+        let answer = ctx.store().read_linearizable(std::slice::from_ref(&record_key)).await?;
+        let entry = answer.get(&record_key).ok_or(StepError::Changed("the leadership"))?;
+        let record: Leadership = serde_json::from_slice(&entry.value)
+            .map_err(|error| StepError::Refused(format!("{record_key} cannot be read: {error}")))?;
+        let same = record.phase == LeadershipPhase::Handover
+            && record.term == term
+            && record.master.as_ref() == Some(&instance.name);
+        if !same {
+            return Err(StepError::Changed("the leadership"));
+        }
+        let (revision, _) = self.decide(wish, term, entry.mod_revision).await?;
+        tracing::info!(instance = %instance.name, term, why, "taken back");
+        instance.tell(wish, "handover", format!("the leadership was taken back in term {term}: {why}"));
+        instance.await_revision(revision).await;
+        Ok(())
+    }
+
+    /// The candidate: applied, receiving no more, decided, open.
+    pub(super) async fn take_over(
+        &mut self,
+        wish: &Wish,
+        term: u64,
+        executed: &GtidSet,
+    ) -> Result<(), StepError> {
+        let instance = self.instance.clone();
+        let begun = Instant::now();
+        let revision = wish.grant.revision.ok_or(StepError::Changed("the leadership"))?;
+        let told = |what: &str| {
+            tracing::info!(instance = %instance.name, term, micros = micros(begun), "{what}");
+        };
+        told("final set seen");
+        let session = self.own()?;
+        if !session.wait_executed(executed, APPLIES_WITHIN).await? {
+            return Err(StepError::Changed("what is to be applied"));
+        }
+        told("caught up");
+        session.stop_receiver(STOPS_WITHIN).await?;
+        session.set_semi_sync_replica(false).await?;
+        told("receives no more");
+        let (revision, meant) = self.decide(wish, term, revision).await?;
+        told("decided");
+        let permit = OpeningPermit::by_deciding(&meant);
+        let wish = Wish {
+            grant: schemadock_agent_plan::wish::Grant {
+                leadership: schemadock_schema::known::Known::Present(meant),
+                ..wish.grant.clone()
+            },
+            ..wish.clone()
+        };
+        if self.open_by(&wish, &permit).await? {
+            told("opened");
+        }
+        let durability = permit.durability();
+        instance
+            .update_record(|record| {
+                record.data = DataOrigin::Own;
+                record.led_under = Some(durability);
+            })
+            .await?;
+        instance.tell(&wish, "handover", format!("took the leadership over in term {term}"));
+        instance.await_revision(revision).await;
+        Ok(())
+    }
+}
+
+fn micros(since: Instant) -> u64 {
+    since.elapsed().as_micros() as u64
+}
