@@ -126,7 +126,8 @@ impl Judge<'_> {
     fn towards_lossless(&self) -> Change {
         let fit = self.fit_voters();
         if let Some(count) = self.record.acks_next {
-            let here = self.record.voters.iter().filter(|voter| fit.contains(voter)).count();
+            // Their receivers are started anew for it: one that is away for a moment is not lost.
+            let here = self.record.voters.iter().filter(|voter| self.why_out(voter).is_none()).count();
             if here < count as usize {
                 // Nothing was promised yet: taken back, and begun again when they are there.
                 return self.write("too few members follow", |record| record.acks_next = None);
