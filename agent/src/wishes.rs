@@ -338,6 +338,10 @@ fn members(
                 server_id: status.and_then(|status| status.server_id),
                 server_uuid: status.and_then(|status| status.server_uuid.clone()),
                 acknowledges,
+                receives_from: status
+                    .and_then(|status| status.source.as_ref())
+                    .filter(|source| source.io == "ON")
+                    .map(|source| (source.address.clone(), source.port)),
                 lag_seconds: status.and_then(|status| status.source.as_ref()?.lag_seconds),
                 writable: status.and_then(|status| status.writable).unwrap_or(false),
             })

@@ -199,6 +199,7 @@ impl Client {
 /// The times of the steps, as the agents tell them.
 fn times(fleet: &Fleet) -> String {
     let words = [
+        "opening: ",
         "freeze begun",
         "freeze returned",
         "final set published",
@@ -263,6 +264,38 @@ async fn voters_change_and_the_leadership_is_handed_there_and_back() {
     }
     eprintln!("{}", times(&fleet));
     client.verify(&fleet).await;
+}
+
+/// The old master is the only one that can acknowledge the new one's opening.
+#[tokio::test]
+async fn two_members_hand_the_leadership_to_each_other() {
+    let fleet = Fleet::converged(2).await;
+    let voters = vec![voter(&fleet, 2)];
+    let revision = write(&fleet, |record| (record.voters, record.acks_next) = (voters, Some(1))).await;
+    in_force(&fleet, revision, &[1, 2]).await;
+    let revision = write(&fleet, |record| {
+        (record.acks, record.acks_next, record.durability) = (1, None, Durability::Lossless);
+    })
+    .await;
+    in_force(&fleet, revision, &[1, 2]).await;
+    for to in [2, 1, 2] {
+        let (ended, _) = hand_over(&fleet, to, Duration::from_secs(10)).await;
+        assert_eq!(ended.winner.as_str(), member(to));
+        let revision = write(&fleet, |record| *record = record.with_handover(Some(&ended))).await;
+        in_force(&fleet, revision, &[1, 2]).await;
+    }
+    eprintln!("{}", times(&fleet));
+    // Statements that wait keep it from being frozen: it is taken back, and they go on.
+    let mut holder = fleet.sql(2).await;
+    holder.run("CREATE DATABASE shop").await;
+    holder.run("CREATE TABLE shop.t (a INT PRIMARY KEY)").await;
+    holder.run("LOCK TABLES shop.t WRITE").await;
+    let (ended, _) = hand_over(&fleet, 1, Duration::from_secs(10)).await;
+    assert_eq!(ended.winner.as_str(), member(2));
+    holder.run("INSERT INTO shop.t VALUES (1)").await;
+    let revision = write(&fleet, |record| *record = record.with_handover(Some(&ended))).await;
+    in_force(&fleet, revision, &[1, 2]).await;
+    holder.run("INSERT INTO shop.t VALUES (2)").await;
 }
 
 /// An agent of either side ends at each of its steps: the handover is decided all the same, and nothing is lost.

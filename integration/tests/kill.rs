@@ -34,8 +34,22 @@ const ELSEWHERE: &[&str] = &[
     "JudgeForeign",
     "SettleForeign",
     "Detach",
-    // Semi-sync has no voters yet.
+    // Voters and handovers need a controller: handover.rs plays one.
     "SemiSyncOff",
+    "Acknowledge",
+    "LockReceivers",
+    "EndReceivers",
+    "RaiseAcks",
+    "LowerAcks",
+    "BeginBarrier",
+    "Nudge",
+    "Prepare",
+    "MoveBehind",
+    "Freeze",
+    "PublishFinal",
+    "TakeBack",
+    "TakeOver",
+    "StepDown",
 ];
 
 /// A fleet whose agents are started anew whenever a failpoint has ended them.

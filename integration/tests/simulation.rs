@@ -98,6 +98,16 @@ fn three_instances_converge_whatever_the_order_of_their_documents() {
     }
 }
 
+/// The application's account has a name that no seed can tell: an event may name it.
+fn without_the_account(line: &str) -> String {
+    match line.split_once("app_") {
+        Some((before, after)) if after.len() >= 8 && after.is_char_boundary(8) => {
+            format!("{before}app_{}", &after[8..])
+        }
+        _ => line.to_owned(),
+    }
+}
+
 /// Without this no failure could be looked into.
 #[test]
 fn one_seed_is_one_run() {
@@ -109,7 +119,7 @@ fn one_seed_is_one_run() {
             fleet.begin_clients();
             apply(&fleet).await;
             happen(&fleet, &documents(3), 10).await;
-            fleet.world.trace()
+            fleet.world.trace().iter().map(|line| without_the_account(line)).collect::<Vec<_>>()
         })
     };
     for seed in 0..3 {

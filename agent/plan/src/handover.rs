@@ -109,8 +109,20 @@ fn hand_over(record: &Leadership, wish: &Wish, seen: &Seen, server: &ServerSeen)
         None if !server.writable() => back("the server is closed, and not by this life of its agent"),
         None if seen.handover.late => back(late),
         None => {
+            // Attached as well: the candidate's opening is acknowledged by them, and would wait for their way there.
+            let place = |name: &InstanceName| {
+                let member = wish.members.iter().find(|member| member.name == *name)?;
+                Some((member.address.clone()?, member.port))
+            };
+            let candidate = record.to.as_ref().and_then(place);
+            let attached = |name: &InstanceName| {
+                let member = wish.members.iter().find(|member| member.name == *name);
+                candidate.is_some() && member.and_then(|member| member.receives_from.clone()) == candidate
+            };
             let missing: Vec<&InstanceName> = movers(record)
-                .filter(|voter| vote(wish, record, &voter.name, &voter.server_uuid).is_none())
+                .filter(|voter| {
+                    vote(wish, record, &voter.name, &voter.server_uuid).is_none() || !attached(&voter.name)
+                })
                 .map(|voter| &voter.name)
                 .collect();
             if !missing.is_empty() {

@@ -187,6 +187,8 @@ pub struct HandoverSeen {
     pub freeze: Option<FreezeSeen>,
     /// The record's deadline is past.
     pub late: bool,
+    /// This life has frozen the server a moment ago.
+    pub just_frozen: bool,
     /// The term whose decision this server has won.
     pub won: Option<u64>,
 }

@@ -300,6 +300,25 @@ pub(crate) fn follow(
     if led && server.channel.is_none() && !server.offline_mode {
         return Plan::Do(Step::StepDown);
     }
+    // The new master opens first, where others acknowledge: a new channel makes everybody's disk wait.
+    let others = record.map_or(0, |record| {
+        record
+            .voters
+            .iter()
+            .filter(|voter| voter.name != wish.instance)
+            .count()
+            .try_into()
+            .unwrap_or(u32::MAX)
+    });
+    let opens = seen.leader.present().is_some_and(|leader| !leader.writable);
+    if led
+        && server.channel.is_none()
+        && opens
+        && seen.handover.just_frozen
+        && others >= record.map_or(0, |r| r.acks)
+    {
+        return Plan::wait(WaitKind::Master, name_of(source), "its new master opens first");
+    }
     let acknowledge = voting::acknowledges(record, wish, server);
     let plan = match &server.channel {
         None => attach(address, source, seen, server, acknowledge, None),

@@ -85,7 +85,12 @@ fn departed(record: &Leadership, member: &Member) -> bool {
 
 /// The replication accounts that are to be locked on the master, of those that are there; none while a member's report
 /// was not read. One of no member and no follower known is locked, too: whose it is nobody can say.
-pub fn locked(record: &Leadership, wish: &Wish, accounts: &[AccountSeen]) -> Option<BTreeSet<String>> {
+pub fn locked(
+    record: &Leadership,
+    wish: &Wish,
+    own: u32,
+    accounts: &[AccountSeen],
+) -> Option<BTreeSet<String>> {
     if !shuts_out(record) {
         return Some(BTreeSet::new());
     }
@@ -96,10 +101,9 @@ pub fn locked(record: &Leadership, wish: &Wish, accounts: &[AccountSeen]) -> Opt
         wish.members.iter().partition(|member| departed(record, member));
     let out: BTreeSet<u32> = out.iter().filter_map(|member| member.server_id).collect();
     let stays = stays.iter().filter_map(|member| member.server_id);
-    let admitted: BTreeSet<String> = stays
-        .chain(wish.followers.iter().copied().filter(|id| !out.contains(id)))
-        .map(replication_user)
-        .collect();
+    // Its own account came with a CLONE, and nobody receives from himself.
+    let followers = wish.followers.iter().copied().filter(|id| !out.contains(id));
+    let admitted: BTreeSet<String> = stays.chain([own]).chain(followers).map(replication_user).collect();
     let all = accounts.iter().map(|account| &account.user).filter(|user| is_replication(user));
     Some(all.filter(|user| !admitted.contains(*user)).cloned().collect())
 }
@@ -152,7 +156,7 @@ fn shut_out(record: &Leadership, wish: &Wish, seen: &Seen, server: &ServerSeen) 
         return shuts_out(record)
             .then(|| Plan::wait(WaitKind::Server, &wish.instance, "its accounts are not known yet"));
     };
-    let Some(wanted) = locked(record, wish, accounts) else {
+    let Some(wanted) = locked(record, wish, server.server_id, accounts) else {
         return Some(Plan::wait(
             WaitKind::Members,
             wish.grant.cluster.as_ref().map(ToString::to_string).unwrap_or_default(),

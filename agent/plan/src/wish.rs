@@ -154,6 +154,8 @@ pub struct Member {
     /// Whether its receiver may acknowledge, as reported; absent where it does not say, unknown before its report was
     /// read.
     pub acknowledges: Known<bool>,
+    /// The address that it receives from, as reported, while it does.
+    pub receives_from: Option<(String, u16)>,
     /// Seconds behind its source as reported.
     pub lag_seconds: Option<f64>,
     /// Whether it takes writes as reported.

@@ -24,6 +24,8 @@ use crate::mysqld::{Endpoint, Login, MysqlError};
 
 /// How long a freeze may wait for writes under way, and how long it lasts before the old master tries to end it.
 const FREEZE: Duration = Duration::from_secs(1);
+/// How long a former master leaves the disk to the one that opens.
+const MOMENT: Duration = Duration::from_millis(500);
 /// How long the candidate may take to apply the final set.
 const APPLIES_WITHIN: Duration = Duration::from_secs(1);
 
@@ -36,8 +38,10 @@ impl Lane {
             .and_then(|record| record.deadline)
             .is_some_and(|deadline| instance.ctx.clock.now() > deadline);
         let long = self.frozen_at.is_some_and(|at| at.elapsed() > instance.ctx.scaled(FREEZE));
+        let just = self.frozen_at.is_some_and(|at| at.elapsed() < instance.ctx.scaled(MOMENT));
         let mut state = instance.state();
         state.seen.handover.late = late;
+        state.seen.handover.just_frozen = just;
         if let Some(FreezeSeen { state: FreezeState::Frozen { overdue, .. }, .. }) =
             &mut state.seen.handover.freeze
         {

@@ -421,12 +421,20 @@ impl Lane {
     /// Opens by a permit; `false`: the marker waits, and the plan opens anew when it has been acknowledged.
     pub(super) async fn open_by(&mut self, wish: &Wish, permit: &OpeningPermit) -> Result<bool, StepError> {
         let instance = self.instance.clone();
+        let begun = Instant::now();
+        let told = |what: &str| {
+            let micros = begun.elapsed().as_micros() as u64;
+            tracing::debug!(instance = %instance.name, term = permit.term(), micros, "opening: {what}");
+        };
         self.close_ranks(permit).await?;
+        told("acknowledgements");
         self.own()?.set_super_read_only(false, CLOSE_DEADLINE).await?;
         self.shut_out(wish, permit).await?;
+        told("accounts");
         if !self.opening_marker(wish, permit).await? {
             return Ok(false);
         }
+        told("marker");
         let session = self.own()?;
         session.set_read_only(false).await?;
         session.set_offline_mode(false).await?;

@@ -113,9 +113,10 @@ impl Lane {
             return Ok(());
         }
         let record = wish.grant.record().ok_or(StepError::Changed("the leadership"))?;
+        let accounts = self.own()?.accounts().await?;
+        let own = self.instance.state().seen.record.server_id.ok_or(StepError::Changed("the server id"))?;
         let session = self.own()?;
-        let accounts = session.accounts().await?;
-        let wanted = locked(record, wish, &accounts).ok_or(StepError::Changed("the members"))?;
+        let wanted = locked(record, wish, own, &accounts).ok_or(StepError::Changed("the members"))?;
         let (lock, unlock) = changes_of_locks(&wanted, &accounts);
         if !lock.is_empty() || !unlock.is_empty() {
             session.lock_accounts(&lock, &unlock).await?;

@@ -145,6 +145,12 @@ fn defaults(change: &Change<'_>) -> HostDefaults {
     }
 }
 
+/// Where a server receives from, as its status says.
+fn receives_from(status: &Status) -> Option<(String, u16)> {
+    let source = status.source.as_ref().filter(|source| source.io == "ON")?;
+    Some((source.address.clone(), source.port))
+}
+
 fn member(change: &Change<'_>, other: &Other<'_>) -> Member {
     let host = change.hosts.get(other.host);
     let status = other.status;
@@ -162,6 +168,7 @@ fn member(change: &Change<'_>, other: &Other<'_>) -> Member {
         server_id: status.and_then(|status| status.server_id),
         server_uuid: status.and_then(|status| status.server_uuid.clone()),
         acknowledges: status.and_then(|status| status.acknowledges).into(),
+        receives_from: status.and_then(receives_from),
         lag_seconds: status.and_then(|s| s.source.as_ref()).and_then(|source| source.lag_seconds),
         writable: status.and_then(|status| status.writable).unwrap_or(false),
     }

@@ -602,7 +602,8 @@ fn waits_for(server: &mut ServerSeen, acks: u32) {
 /// Accounts are locked as the record says, and whoever used them is gone.
 fn shut_out(seen: &mut Seen, wish: &Wish) {
     let (Some(record), Known::Present(accounts)) = (wish.grant.record(), &mut seen.accounts) else { return };
-    let Some(wanted) = voting::locked(record, wish, accounts) else { return };
+    let own = seen.server.present().map(|server| server.server_id).unwrap_or_default();
+    let Some(wanted) = voting::locked(record, wish, own, accounts) else { return };
     let (lock, unlock) = voting::changes_of_locks(&wanted, accounts);
     for account in accounts {
         account.locked = (account.locked || lock.contains(&account.user)) && !unlock.contains(&account.user);

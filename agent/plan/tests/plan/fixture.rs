@@ -157,6 +157,7 @@ pub(crate) fn member(n: u8, role: Role) -> Member {
         server_id: None,
         server_uuid: None,
         acknowledges: Known::Absent,
+        receives_from: None,
         lag_seconds: None,
         writable: false,
     }

@@ -252,6 +252,9 @@ const MUTATIONS: &[Mutation] = &[
                 .insert(name, Vote { cluster, term, server_uuid, received: set.clone(), executed: set });
         }
     }),
+    ("all receive from two", |_, wish| {
+        wish.members.iter_mut().for_each(|member| member.receives_from = Some((address(2), PORT)));
+    }),
     ("frozen", |seen, wish| {
         let term = wish.grant.record().map_or(0, |record| record.term);
         let state = FreezeState::Frozen { published: false, overdue: false };

@@ -151,6 +151,10 @@ impl World {
             server_id: status.and_then(|status| status.server_id),
             server_uuid: status.and_then(|status| status.server_uuid.clone()),
             acknowledges: status.and_then(|status| status.acknowledges).into(),
+            receives_from: status
+                .and_then(|status| status.source.as_ref())
+                .filter(|source| source.io == "ON")
+                .map(|source| (source.address.clone(), source.port)),
             lag_seconds: status.and_then(|s| s.source.as_ref()).and_then(|source| source.lag_seconds),
             writable: status.and_then(|status| status.writable).unwrap_or(false),
         }
