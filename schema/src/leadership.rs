@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::gtid::GtidSet;
 use crate::{InstanceName, Timestamp};
 
+/// How many terms a record keeps: enough for every member alive.
+pub const LINEAGE: usize = 20;
+
 /// `P/leadership/<cluster>`. Never deleted: an emptied cluster leaves `master: null` and its term.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Leadership {
@@ -191,6 +194,8 @@ impl Leadership {
             server_uuid: ended.server_uuid.clone(),
             base: ended.base.clone(),
         });
+        let surplus = meant.lineage.len().saturating_sub(LINEAGE);
+        meant.lineage.drain(..surplus);
         meant
     }
 }

@@ -235,6 +235,9 @@ pub struct Memory {
     /// Members that are kept out of the voters meanwhile.
     #[serde(default)]
     pub out: Vec<InstanceName>,
+    /// The cluster that a drain deals with.
+    #[serde(default)]
+    pub cluster: Option<ClusterName>,
     /// Members that it made.
     #[serde(default)]
     pub added: Vec<InstanceName>,
@@ -247,6 +250,9 @@ pub struct Memory {
     /// Since when that member is watched.
     #[serde(default)]
     pub since: Option<Timestamp>,
+    /// When it is given up.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
 }
 
 /// `P/locks/<cluster>`: the operation that holds it.

@@ -341,6 +341,10 @@ pub(crate) fn follow(
     if plan != Plan::Converged {
         return plan;
     }
+    // While it is on, a former master's applier waits for acknowledgements that nobody gives, and read-only behind it.
+    if server.semi_sync_source {
+        return Plan::Do(Step::SemiSyncOff { found: "semi-sync towards replicas was on".to_owned() });
+    }
     if let Some(gtids) = harmless {
         return foreign::settle(wish, seen, &gtids);
     }
@@ -358,9 +362,6 @@ pub(crate) fn follow(
     }
     if server.offline_mode {
         return Plan::Do(Step::LiftOffline);
-    }
-    if server.semi_sync_source {
-        return Plan::Do(Step::SemiSyncOff { found: "semi-sync towards replicas was on".to_owned() });
     }
     swapped_by_hand(wish, desired).unwrap_or(Plan::Converged)
 }

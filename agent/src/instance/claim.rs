@@ -2,14 +2,11 @@
 
 use schemadock_agent_plan::observed::Seen;
 use schemadock_agent_plan::wish::Wish;
-use schemadock_schema::leadership::{Durability, Leadership, LeadershipPhase, LineageEntry};
+use schemadock_schema::leadership::{Durability, LINEAGE, Leadership, LeadershipPhase, LineageEntry};
 use schemadock_schema::proposal::{Guard, Write};
 
 use super::standing::Lane;
 use crate::context::StepError;
-
-/// How many terms the record keeps.
-const LINEAGE: usize = 20;
 
 impl Lane {
     /// S1. The record of a new cluster promises nothing: async, no voters.

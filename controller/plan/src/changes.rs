@@ -68,6 +68,7 @@ impl<'a> Changes<'a> {
                     let new = self.view.one_target(name).is_none();
                     self.put(self.keys.target(host, name), &Document { data: target });
                     if new {
+                        self.judged_by(self.keys.cordon(host));
                         let prefix = self.keys.targets_of(host);
                         let revision = self.view.revision;
                         self.guards.insert(prefix.clone(), Guard::PrefixUnchanged { prefix, revision });

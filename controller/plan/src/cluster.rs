@@ -84,6 +84,10 @@ pub struct Cluster<'a> {
     pub name: &'a ClusterName,
     /// Its members, by name.
     pub members: BTreeMap<&'a InstanceName, Member<'a>>,
+    /// How many targets it has, those that cannot be read among them.
+    pub size: usize,
+    /// The key of its documents that cannot be read: nothing is decided on what is missing then.
+    pub unreadable: Option<String>,
     /// What is wished of it.
     pub policy: ClusterPolicy,
     /// The revision of that; 0 where there is none.
@@ -118,6 +122,8 @@ impl<'a> Cluster<'a> {
         Cluster {
             name,
             members: members.collect(),
+            size: view.targets_of(name).count(),
+            unreadable: view.unreadable(name),
             policy: view.policy(name),
             policy_revision: view.policy_revision(name),
             record: view.records.get(name),
@@ -159,16 +165,15 @@ impl<'a> Cluster<'a> {
 
     /// The durability that its policy asks for, given how many members it has.
     pub fn wished(&self) -> WishedDurability {
-        let enabled = self.members.values().filter(|member| !member.target.disabled).count();
         match self.policy.wished_durability() {
-            WishedDurability::Lossless if enabled < 2 => WishedDurability::Async,
+            WishedDurability::Lossless if self.size < 2 => WishedDurability::Async,
             wished => wished,
         }
     }
 
     /// The least number of copies under which writes go on.
     pub fn min_copies(&self) -> usize {
-        let default = if self.members.len() >= 3 { 2 } else { 1 };
+        let default = if self.size >= 3 { 2 } else { 1 };
         self.policy.min_copies.map_or(default, |copies| copies as usize)
     }
 
@@ -185,8 +190,21 @@ impl<'a> Cluster<'a> {
         !pending
             && match self.wished() {
                 WishedDurability::Async => record.durability == Durability::Async,
+                // With nobody else enabled there is no more to be had.
+                WishedDurability::Lossless if self.minions().all(|member| member.target.disabled) => {
+                    record.durability != Durability::Lossless
+                }
                 WishedDurability::Lossless => record.durability == Durability::Lossless,
             }
+    }
+
+    /// As [`Cluster::missing`], members on hosts that are gone aside.
+    pub fn missing_of_living(&self) -> Option<String> {
+        let living = self.members.values().filter(|member| member.alive);
+        living
+            .filter_map(|member| member.missing(self.policy_revision))
+            .next()
+            .or_else(|| self.promise_missing())
     }
 
     /// What is missing until every enabled member is as it is to be and the durability is as wished; nothing: whole.
@@ -195,6 +213,11 @@ impl<'a> Cluster<'a> {
         if unmet.is_some() {
             return unmet;
         }
+        self.promise_missing()
+    }
+
+    /// What is missing of who leads, and of the durability.
+    fn promise_missing(&self) -> Option<String> {
         if self.stopped() {
             return None;
         }

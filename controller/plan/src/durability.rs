@@ -6,6 +6,7 @@
 
 use schemadock_schema::leadership::{Durability, Leadership, Voter};
 use schemadock_schema::policy::WishedDurability;
+use schemadock_schema::status::WaitKind;
 use schemadock_schema::{InstanceName, Timestamp};
 
 use crate::cluster::{Cluster, Member};
@@ -36,9 +37,15 @@ pub fn change(cluster: &Cluster<'_>, since: &Since, now: Timestamp, bounds: &Bou
     if cluster.policy.paused || !master.alive || cluster.stopped() {
         return Change::None;
     }
+    if let Some(key) = &cluster.unreadable {
+        return Change::Wait(format!("{key} to be readable"));
+    }
     let wished = cluster.wished();
     let judge = Judge { cluster, record, master, since, now, bounds };
     match (record.durability, wished) {
+        (Durability::Async, WishedDurability::Async) if record.acks_next.is_some() => {
+            judge.write("its policy wishes async", |record| record.acks_next = None)
+        }
         (Durability::Async, WishedDurability::Async) => judge.follow_async(),
         // V2, lowering: etcd first, then the master.
         (_, WishedDurability::Async) => judge.write("its policy wishes async", |record| {
@@ -89,7 +96,13 @@ impl Judge<'_> {
     /// V5: whoever is about to stop, to move or to lose its data.
     fn must_leave(&self, name: &InstanceName) -> bool {
         let member = self.cluster.members.get(name);
-        member.is_none_or(|member| member.target.disabled) || self.cluster.out.contains(name)
+        member.is_none_or(|member| member.target.disabled || asks(member)) || self.cluster.out.contains(name)
+    }
+
+    /// Voters that stay and are there.
+    fn staying(&self) -> usize {
+        let stays = |voter: &&Voter| !self.record.leaving.contains(&voter.name) && !self.away(voter);
+        self.record.voters.iter().filter(stays).count()
     }
 
     fn fit_voters(&self) -> Vec<Voter> {
@@ -103,12 +116,13 @@ impl Judge<'_> {
     /// Without acknowledgements the voters are the minions that follow; no barrier.
     fn follow_async(&self) -> Change {
         let mut voters = self.fit_voters();
-        // One that is away for a moment stays named: it votes only once its receiver is seen off.
+        // One that is away for a moment stays named.
         let there = self.record.voters.iter().filter(|voter| {
             let same = self.cluster.members.get(&voter.name).and_then(|member| member.server_uuid());
             same == Some(voter.server_uuid.as_str())
                 && !self.must_leave(&voter.name)
                 && voter.name != *self.master.name
+                && self.why_out(voter).is_none()
                 && !voters.contains(voter)
         });
         let kept: Vec<Voter> = there.cloned().collect();
@@ -167,18 +181,13 @@ impl Judge<'_> {
     /// What is pending under lossless: done once the master has it in force.
     fn in_force(&self, revision: i64) -> Option<Change> {
         let record = self.record;
-        // Back, or wanted again, before it was out: it was a voter all the time.
-        let back = |name: &InstanceName| {
-            !self.must_leave(name)
-                && self.cluster.members.get(name).is_some_and(|member| self.returned(member, record))
-        };
-        let returned: Vec<&InstanceName> = record.leaving.iter().filter(|name| back(name)).collect();
-        if !returned.is_empty() && !self.master_has(revision) {
-            let why = format!("{} is back", names(returned.iter().copied()));
-            return Some(self.write(why, |record| record.leaving.retain(|name| !back(name))));
-        }
         if record.leaving.is_empty() && record.acks_next.is_none() {
             return None;
+        }
+        if !self.master_has(revision)
+            && let Some(change) = self.unblocked()
+        {
+            return Some(change);
         }
         if !self.master_has(revision) {
             let waits = match record.leaving.is_empty() {
@@ -195,12 +204,34 @@ impl Judge<'_> {
         }))
     }
 
-    /// A leaving voter whose account is locked cannot show that it follows: that its server runs is enough.
-    fn returned(&self, member: &Member<'_>, record: &Leadership) -> bool {
-        let same = record.voters.iter().any(|voter| {
-            voter.name == *member.name && Some(voter.server_uuid.as_str()) == member.server_uuid()
-        });
-        same && member.runs() && !self.since.longer(&Fact::HostGone(member.host.clone()), self.now, 0)
+    /// A change under way whose barrier waits for voters that are gone meanwhile is taken back as far as it must be.
+    fn unblocked(&self) -> Option<Change> {
+        let record = self.record;
+        let (here, needed) = (self.staying() as u32, record.acks.max(record.acks_next.unwrap_or(0)));
+        if here >= needed {
+            return None;
+        }
+        if record.acks_next.is_some() {
+            return Some(self.write("too few voters are there for more acknowledgements", |record| {
+                record.acks_next = None;
+            }));
+        }
+        // It was a voter all the time. Its account is locked: that its server runs is all that it can show.
+        let back = |name: &InstanceName| {
+            let member = self.cluster.members.get(name);
+            let same = record.voters.iter().any(|voter| {
+                voter.name == *name
+                    && member.and_then(Member::server_uuid) == Some(voter.server_uuid.as_str())
+            });
+            same && !self.must_leave(name) && member.is_some_and(Member::runs)
+        };
+        if let Some(name) = record.leaving.iter().find(|name| back(name)).cloned() {
+            let why = format!("{name} is needed");
+            return Some(self.write(why, |record| record.leaving.retain(|other| *other != name)));
+        }
+        let enough = 1 + self.staying() >= self.cluster.min_copies();
+        (record.acks > 1 && here > 0 && enough)
+            .then(|| self.write("fewer voters are there", |record| record.acks = here))
     }
 
     fn keep_lossless(&self) -> Change {
@@ -240,6 +271,9 @@ impl Judge<'_> {
         }
         if self.cluster.out.contains(name) {
             return Some(format!("{name} is taken out by an operation"));
+        }
+        if asks(member) {
+            return Some(format!("the agent of {name} asks for it"));
         }
         if member.server_uuid().is_some_and(|uuid| uuid != voter.server_uuid) {
             return Some(format!("{name} has other data now"));
@@ -285,6 +319,14 @@ impl Judge<'_> {
         let name = voter.name.clone();
         self.write(why, |record| record.leaving = vec![name])
     }
+}
+
+/// V5: its agent waits until it votes no more, before it stops the server or replaces its data.
+fn asks(member: &Member<'_>) -> bool {
+    member
+        .status
+        .and_then(|status| status.waiting_on.as_ref())
+        .is_some_and(|waiting| waiting.kind == WaitKind::Voters && waiting.name == member.name.as_str())
 }
 
 fn names<'a>(names: impl Iterator<Item = &'a InstanceName>) -> String {

@@ -48,7 +48,10 @@ pub fn tidied<'a>(view: &'a FleetView, keys: &'a Keys, cluster: &Cluster<'_>) ->
 
 /// Documents that still name a former master, and a route that is not what it is to be.
 pub fn followed<'a>(view: &'a FleetView, keys: &'a Keys, cluster: &Cluster<'_>) -> Option<Changes<'a>> {
-    let record = cluster.meant.filter(|_| cluster.steady())?;
+    let record = cluster.meant.filter(|_| cluster.steady() && cluster.size > 0)?;
+    if cluster.unreadable.is_some() {
+        return None;
+    }
     let mut changes = Changes::new(view, keys);
     if view.routes.get(cluster.name) != Some(&route(cluster, record)) {
         changes.judged_by(keys.leadership(cluster.name));

@@ -1,7 +1,7 @@
 //! All that a controller would write now.
 
 use schemadock_schema::keys::Keys;
-use schemadock_schema::operation::Operation;
+use schemadock_schema::operation::{Operation, Request};
 use schemadock_schema::proposal::Proposal;
 use schemadock_schema::{ClusterName, Timestamp};
 
@@ -55,7 +55,7 @@ pub fn plan(
         if concerned(view, operation).any(|name| busy.contains(name)) {
             continue;
         }
-        let Some(advanced) = operation::advance(view, keys, operation, now, bounds) else { continue };
+        let Some(advanced) = operation::advance(view, keys, operation, since, now, bounds) else { continue };
         doings.push(Doing {
             cluster: concerned(view, operation).next().cloned(),
             kind: "operation",
@@ -63,6 +63,19 @@ pub fn plan(
             by: operation.requested_by.clone(),
             told: advanced.told,
             proposal: advanced.proposal,
+        });
+    }
+    for (cluster, id) in upkeep::stale_locks(view) {
+        let mut changes = Changes::new(view, keys);
+        changes.judged_by(keys.operation(id));
+        changes.delete(keys.lock(cluster));
+        doings.push(Doing {
+            cluster: Some(cluster.clone()),
+            kind: "operation",
+            what: format!("operation {id} is over: its lock is given back"),
+            by: upkeep::BY.to_owned(),
+            told: false,
+            proposal: changes.proposal(),
         });
     }
     for id in upkeep::forgotten(view, now) {
@@ -83,7 +96,9 @@ pub fn plan(
 /// The clusters that an operation touches now.
 fn concerned<'a>(view: &'a FleetView, operation: &'a Operation) -> impl Iterator<Item = &'a ClusterName> {
     let held = view.locks.iter().filter(|(_, id)| **id == operation.id).map(|(name, _)| name);
-    operation.clusters.iter().chain(held)
+    // A drain names all that it will come to.
+    let drains = matches!(operation.request, Request::Drain { .. });
+    operation.clusters.iter().filter(move |_| !drains).chain(held)
 }
 
 fn of_cluster(
@@ -124,7 +139,7 @@ fn of_cluster(
         return Some(doing("leadership", "handovers long over are forgotten".to_owned(), false, changes));
     }
     let asked = leader::asked_by_documents(view, &cluster, now)
-        .or_else(|| upkeep::mended(view, &cluster, since, now, bounds))?;
+        .or_else(|| upkeep::mended(view, keys, &cluster, since, now, bounds))?;
     let mut changes = Changes::new(view, keys);
     changes.put(keys.operation(&asked.id), &asked);
     // Two controllers, one after the other, make one of it.

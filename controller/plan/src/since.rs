@@ -74,6 +74,11 @@ impl Since {
         }
     }
 
+    /// Forgets all: what was not looked at meanwhile may have ended and begun anew.
+    pub fn clear(&mut self) {
+        self.facts.clear();
+    }
+
     /// Whether it holds.
     pub fn holds(&self, fact: &Fact) -> bool {
         self.facts.contains_key(fact)
@@ -98,13 +103,18 @@ impl Since {
     }
 }
 
-/// Voters that do not receive: the master's agent does not see them, or their own agents are away.
+/// Voters that do not receive, as the agent of a living master of this term sees it; or whose agents are away while
+/// commits wait: a machine that lost its power closes no connection.
 fn away(cluster: &Cluster<'_>) -> Vec<InstanceName> {
-    let Some(record) = cluster.meant else { return Vec::new() };
-    let seen = cluster.master().and_then(|master| master.status).map(|status| &status.receivers);
+    let master = cluster.master().filter(|master| master.alive).and_then(|master| master.status);
+    let (Some(record), Some(status)) = (cluster.meant, master) else { return Vec::new() };
+    if status.term != Some(record.term) {
+        return Vec::new();
+    }
+    let waiting = status.commits_waiting.is_some_and(|sessions| sessions > 0);
     let away = record.voters.iter().map(|voter| &voter.name).filter(|name| {
-        let member = cluster.members.get(*name);
-        !member.is_some_and(|member| member.runs()) || seen.is_some_and(|seen| !seen.contains(name))
+        let alive = cluster.members.get(*name).is_some_and(|member| member.alive);
+        !status.receivers.contains(name) || (waiting && !alive)
     });
     away.cloned().collect()
 }

@@ -1,10 +1,12 @@
 //! What nobody asks for: a member lost with its host is replaced, a cluster below its `replicas` is refilled, operations
 //! that are long over go away.
 
+use schemadock_schema::keys::Keys;
 use schemadock_schema::operation::{Operation, OperationState, Request};
-use schemadock_schema::{HostName, InstanceName, Timestamp};
+use schemadock_schema::{ClusterName, HostName, InstanceName, Timestamp};
 
 use crate::cluster::Cluster;
+use crate::operation::preflight;
 use crate::placement::{Ask, Rooms, Strategy, place};
 use crate::since::{Bounds, Fact, Since};
 use crate::view::FleetView;
@@ -24,6 +26,12 @@ pub fn forgotten(view: &FleetView, now: Timestamp) -> impl Iterator<Item = &Stri
     })
 }
 
+/// Locks of operations that are over, or gone.
+pub fn stale_locks(view: &FleetView) -> impl Iterator<Item = (&ClusterName, &String)> {
+    let over = |id: &String| view.operations.get(id).is_none_or(|stored| stored.value.state.is_over());
+    view.locks.iter().filter(move |(_, id)| over(id))
+}
+
 /// Whether so many hosts are gone together that it is rather this controller that is cut off from them: more than one,
 /// and more than a third of those that are registered.
 pub fn cut_off(view: &FleetView) -> bool {
@@ -34,6 +42,7 @@ pub fn cut_off(view: &FleetView) -> bool {
 /// The operation that mends this cluster, if there is one to make.
 pub fn mended(
     view: &FleetView,
+    keys: &Keys,
     cluster: &Cluster<'_>,
     since: &Since,
     now: Timestamp,
@@ -49,18 +58,21 @@ pub fn mended(
     if !idle || queued || master.target.disabled || cut_off(view) || under_way(view) >= AT_ONCE {
         return None;
     }
-    if let Some((lost, to)) = lost(view, cluster, since, now, bounds) {
-        let request = Request::Move { instance: lost, to };
-        return Some(asked(view, cluster, request, now));
-    }
-    let wanting = (cluster.minions().count() as u32) < replicas;
     // What failed is not tried again at once: a host with room does not appear by itself.
     let failed = view.operations.values().any(|stored| {
         let operation = &stored.value;
         let age = now.as_millisecond() - operation.updated_at.as_millisecond();
         operation.requested_by == BY && operation.clusters.contains(cluster.name) && age < bounds.member
     });
-    (wanting && !failed).then(|| asked(view, cluster, Request::Scale { replicas, hosts: Vec::new() }, now))
+    let wanting = (cluster.minions().count() as u32) < replicas;
+    let request = match lost(view, cluster, since, now, bounds) {
+        _ if failed => return None,
+        Some((lost, to)) => Request::Move { instance: lost, to },
+        None if wanting => Request::Scale { replicas, hosts: Vec::new() },
+        None => return None,
+    };
+    let asked = asked(view, cluster, request, now);
+    preflight(view, keys, &asked.request, &asked.clusters).is_empty().then_some(asked)
 }
 
 fn under_way(view: &FleetView) -> usize {

@@ -312,6 +312,15 @@ impl FleetView {
         self.members.keys().cloned().collect()
     }
 
+    /// The key of a cluster's that cannot be read, if there is one: its policy, its leadership, its lock, a target.
+    pub fn unreadable(&self, cluster: &ClusterName) -> Option<String> {
+        let tails = ["clusters", "leadership", "locks"].map(|kind| format!("/{kind}/{cluster}"));
+        let own = self.complaints.keys().find(|key| tails.iter().any(|tail| key.ends_with(tail)));
+        let target =
+            || self.targets_of(cluster).find(|(_, one)| one.target.is_err()).map(|(_, one)| &one.key);
+        own.or_else(target).cloned()
+    }
+
     /// The revision of a cluster's policy; 0 where there is none.
     pub fn policy_revision(&self, cluster: &ClusterName) -> i64 {
         self.policies.get(cluster).map_or(0, |policy| policy.mod_revision)

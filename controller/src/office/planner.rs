@@ -10,6 +10,7 @@ use schemadock_controller_plan::view::{FleetView, Raw};
 use schemadock_schema::event::{Event, event_id};
 use schemadock_schema::keys::Keys;
 use schemadock_schema::proposal::{Guard, Write};
+use schemadock_schema::status::StoreState;
 use schemadock_store::clock::Clock;
 use schemadock_store::lease::{HourlyLease, KeptLease};
 use schemadock_store::mirror::{Mirror, View};
@@ -25,6 +26,8 @@ use super::{KEPT_EVERY, OfficeError, Settings, TTL};
 const AGAIN: Duration = Duration::from_millis(200);
 /// How often something that lasts is looked at: an operation under way, an office that others hold.
 const TICK: Duration = Duration::from_secs(1);
+/// After this without a look, nothing is known of since when anything has been so.
+const UNSEEN: Duration = Duration::from_secs(3);
 /// How often the revision seen is kept on disk.
 const SAVED_EVERY: Duration = Duration::from_secs(10);
 
@@ -46,6 +49,7 @@ pub(super) struct Planner {
     counter: u32,
     registered: Option<i64>,
     saved_at: Instant,
+    looked_at: Option<Instant>,
 }
 
 /// The parts of the store that are followed.
@@ -63,6 +67,7 @@ fn parts(keys: &Keys) -> BTreeSet<Selector> {
         keys.locks(),
         keys.operations(),
         keys.routes(),
+        keys.requests(),
     ];
     let single = [keys.fleet(), keys.controller_leader()];
     prefixes.into_iter().map(Selector::Prefix).chain(single.map(Selector::Key)).collect()
@@ -96,6 +101,7 @@ impl Planner {
             counter: 0,
             registered: None,
             saved_at: Instant::now(),
+            looked_at: None,
         }
     }
 
@@ -126,6 +132,7 @@ impl Planner {
                     Ok(pause) => pause,
                     Err(why) => {
                         tracing::warn!("{why}");
+                        self.since.clear();
                         TICK
                     }
                 };
@@ -208,7 +215,11 @@ impl Planner {
 
     /// Takes the office where it is free; plans and writes where it is ours. Returns how long to rest.
     async fn act(&mut self, office: &Office, lease: Option<i64>) -> Result<Duration, StoreError> {
-        let (Some(lease), Some(fleet_created)) = (lease, self.seen.fleet_created) else { return Ok(TICK) };
+        let believed = self.seen.store.as_ref().is_some_and(|store| store.state == StoreState::Ok);
+        let (Some(lease), Some(fleet_created)) = (lease, self.seen.fleet_created.filter(|_| believed)) else {
+            self.since.clear();
+            return Ok(TICK);
+        };
         let id = self.settings.copy.id.clone();
         if self.registered != Some(lease) {
             let copy = &self.settings.copy;
@@ -230,12 +241,20 @@ impl Planner {
                 ];
                 self.pass(&guards).await
             }
-            Office::Unknown | Office::Other(_) => Ok(TICK),
+            Office::Unknown | Office::Other(_) => {
+                self.since.clear();
+                Ok(TICK)
+            }
         }
     }
 
     async fn pass(&mut self, office: &[Guard]) -> Result<Duration, StoreError> {
         let now = self.clock.now();
+        // What was not looked at for a while may have ended and begun anew.
+        if self.looked_at.is_none_or(|at| at.elapsed() > UNSEEN) {
+            self.since.clear();
+        }
+        self.looked_at = Some(Instant::now());
         self.since.notice(&self.fleet, now);
         let doings = plan(&self.fleet, &self.keys, &self.since, now, &self.bounds, |_| true);
         let mut lost = false;

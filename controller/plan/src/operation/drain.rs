@@ -5,7 +5,7 @@ use schemadock_schema::operation::{Lock, Memory};
 use schemadock_schema::{ClusterName, HostName, InstanceName};
 
 use super::movement::moved;
-use super::step::{Goal, best, gone, led_by, whole};
+use super::step::{Goal, best, forget_unfit, gone, handing_over, led_by, settled};
 use super::{Scene, Step};
 use crate::cluster::Cluster;
 
@@ -19,11 +19,26 @@ pub(super) fn next<'a>(scene: &Scene<'a>, host: &HostName, evict: bool) -> Step<
 
 fn drained<'a>(scene: &Scene<'a>, host: &HostName, evict: bool) -> Goal<'a, String> {
     let memory = &scene.operation.memory;
-    if let Some(name) = &memory.current {
-        dealt_with(scene, host, evict, name)?;
+    let current =
+        memory.cluster.as_ref().filter(|name| scene.view.locks.get(*name) == Some(&scene.operation.id));
+    // The name lives as long as the view.
+    let current =
+        current.and_then(|name| scene.view.locks.get_key_value(name)).map(|(name, _)| scene.cluster(name));
+    if scene.operation.cancel && !current.as_ref().is_some_and(|cluster| handing_over(scene, cluster)) {
+        let added: Vec<&str> = memory.added.iter().map(InstanceName::as_str).collect();
+        let left =
+            if added.is_empty() { String::new() } else { format!("; added and left: {}", added.join(", ")) };
+        return Err(Step::Cancelled(format!(
+            "what went off {host} so far stays away, it is cordoned still{left}"
+        )));
     }
-    if scene.operation.cancel {
-        return Err(Step::Cancelled(format!("what went off {host} so far stays away; it is cordoned still")));
+    match (&memory.current, &current, &memory.cluster) {
+        (Some(name), Some(cluster), _) => dealt_with(scene, host, evict, name, cluster)?,
+        // The lock is there, and not seen yet.
+        (Some(_), None, Some(cluster)) if scene.view.revision_of(&scene.keys.lock(cluster)).is_none() => {
+            return Err(Step::Wait(format!("the lock of {cluster}")));
+        }
+        _ => {}
     }
     let on_host = scene.view.all_targets().filter(|(_, stored)| stored.host == *host);
     for (name, stored) in on_host {
@@ -56,37 +71,39 @@ fn begun<'a>(scene: &Scene<'a>, cluster: &ClusterName, name: &InstanceName) -> S
     (memory.term, memory.candidate, memory.taken_back) = (None, None, 0);
     memory.added.clear();
     memory.current = Some(name.clone());
+    memory.cluster = Some(cluster.clone());
     Step::write(changes, memory, format!("{name} is next"))
 }
 
 /// The member in hand; `Err` until its cluster is whole and its lock is given back.
-fn dealt_with<'a>(scene: &Scene<'a>, host: &HostName, evict: bool, name: &InstanceName) -> Goal<'a> {
-    let held = scene.view.locks.iter().find(|(_, id)| **id == scene.operation.id);
-    let Some((cluster, _)) = held else { return Ok(()) };
-    let cluster = scene.cluster(cluster);
+fn dealt_with<'a>(
+    scene: &Scene<'a>,
+    host: &HostName,
+    evict: bool,
+    name: &InstanceName,
+    cluster: &Cluster<'a>,
+) -> Goal<'a> {
     let done = scene.operation.memory.done.len() as u32;
     match (cluster.members.get(name), evict) {
         (Some(member), true) => {
             // With other members there, leading is handed to one of them; the new one is a minion.
             if cluster.leads(name) && cluster.members.len() > 1 {
-                handed_over(scene, &cluster, host)?;
+                handed_over(scene, cluster, host)?;
             }
             let like = member.target.size.clone();
-            let current = scene.operation.memory.added.is_empty();
-            if current || cluster.members.contains_key(name) {
-                moved(scene, &cluster, member, None, &like)?;
-            }
+            moved(scene, cluster, member, None, &like)?;
         }
-        (Some(_), false) if cluster.leads(name) => handed_over(scene, &cluster, host)?,
+        (Some(_), false) if cluster.leads(name) => handed_over(scene, cluster, host)?,
         (Some(_), false) => {}
-        (None, _) => gone(scene, &cluster, name)?,
+        (None, _) => gone(scene, cluster, name)?,
     }
-    whole(&cluster)?;
+    settled(cluster)?;
     let mut changes = scene.changes();
     changes.delete(scene.keys.lock(cluster.name));
     let mut memory: Memory = scene.memory();
     memory.done.push(name.clone());
-    memory.current = None;
+    (memory.current, memory.cluster) = (None, None);
+    memory.added.clear();
     memory.out.clear();
     Err(Step::write(changes, memory, format!("{} is whole", cluster.name)).after(done + 1))
 }
@@ -100,5 +117,6 @@ fn handed_over<'a>(scene: &Scene<'a>, cluster: &Cluster<'a>, host: &HostName) ->
         let what = format!("{found} is to lead");
         return Err(scene.remember(|memory| memory.candidate = Some(found.clone()), what));
     };
+    forget_unfit(scene, cluster, candidate)?;
     led_by(scene, cluster, candidate, false)
 }

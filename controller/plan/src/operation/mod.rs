@@ -26,7 +26,8 @@ pub use preflight::{foresee, preflight};
 pub(crate) use step::Step;
 
 use crate::changes::Changes;
-use crate::since::Bounds;
+use crate::cluster::Cluster;
+use crate::since::{Bounds, Since};
 use crate::view::FleetView;
 
 /// What a step looks at.
@@ -34,6 +35,7 @@ use crate::view::FleetView;
 pub(crate) struct Scene<'a> {
     pub(crate) view: &'a FleetView,
     pub(crate) keys: &'a Keys,
+    pub(crate) since: &'a Since,
     pub(crate) now: Timestamp,
     pub(crate) bounds: &'a Bounds,
     pub(crate) operation: &'a Operation,
@@ -64,15 +66,42 @@ pub fn advance(
     view: &FleetView,
     keys: &Keys,
     operation: &Operation,
+    since: &Since,
     now: Timestamp,
     bounds: &Bounds,
 ) -> Option<Advanced> {
-    let scene = Scene { view, keys, now, bounds, operation };
+    let scene = Scene { view, keys, since, now, bounds, operation };
     match operation.state {
         OperationState::Queued => begin(&scene),
-        OperationState::Running | OperationState::Held => Some(take(&scene, next(&scene))?),
+        OperationState::Running => running(&scene),
         _ => None,
     }
+}
+
+fn running(scene: &Scene<'_>) -> Option<Advanced> {
+    // A drain takes its locks one after another, each with its first write about the cluster.
+    let drains = matches!(scene.operation.request, Request::Drain { .. });
+    for cluster in scene.operation.clusters.iter().filter(|_| !drains) {
+        match scene.view.locks.get(cluster) {
+            Some(id) if *id == scene.operation.id => {}
+            // Parts of the view are not in step: the lock comes.
+            None if scene.view.revision_of(&scene.keys.lock(cluster)).is_none() => return None,
+            _ => {
+                let outcome = format!("the lock of {cluster} was taken from it; what was done stays");
+                return Some(end(scene, OperationState::Failed, &outcome));
+            }
+        }
+    }
+    for cluster in scene.operation.clusters.iter().filter(|_| !drains).chain(held(scene)) {
+        let seen = Cluster::of(scene.view, cluster);
+        if let Some(key) = seen.unreadable {
+            return waits(scene, format!("{key} to be readable"));
+        }
+        if seen.policy.paused && !scene.operation.cancel && seen.record.is_none_or(|_| seen.steady()) {
+            return waits(scene, format!("{cluster}, which is paused, to be resumed"));
+        }
+    }
+    take(scene, next(scene))
 }
 
 fn begin(scene: &Scene<'_>) -> Option<Advanced> {
@@ -80,9 +109,11 @@ fn begin(scene: &Scene<'_>) -> Option<Advanced> {
     if operation.cancel {
         return Some(ended(scene, scene.changes(), OperationState::Cancelled, "cancelled before it began"));
     }
-    let held = operation.clusters.iter().find_map(|cluster| Some((cluster, scene.view.locks.get(cluster)?)));
-    if let Some((cluster, other)) = held {
-        return waits(scene, format!("operation {other} holds {cluster}"));
+    let drains = matches!(operation.request, Request::Drain { .. });
+    let locked = |cluster: &&ClusterName| scene.view.revision_of(&scene.keys.lock(cluster)).is_some();
+    if let Some(cluster) = operation.clusters.iter().filter(|_| !drains).find(locked) {
+        let other = scene.view.locks.get(cluster).map_or("that cannot be read", String::as_str);
+        return waits(scene, format!("operation {other}, which holds {cluster}"));
     }
     let refusals = preflight(scene.view, scene.keys, &operation.request, &operation.clusters);
     if !refusals.is_empty() {
@@ -91,7 +122,7 @@ fn begin(scene: &Scene<'_>) -> Option<Advanced> {
         return Some(ended(scene, scene.changes(), OperationState::Failed, &outcome));
     }
     let mut changes = scene.changes();
-    for cluster in &operation.clusters {
+    for cluster in operation.clusters.iter().filter(|_| !drains) {
         changes.put(scene.keys.lock(cluster), &Lock { operation: operation.id.clone() });
     }
     let mut after = operation.clone();
@@ -147,6 +178,7 @@ fn hold(scene: &Scene<'_>, changes: &mut Changes<'_>) {
 
 fn end(scene: &Scene<'_>, state: OperationState, outcome: &str) -> Advanced {
     let mut changes = scene.changes();
+    hold(scene, &mut changes);
     for cluster in held(scene) {
         changes.delete(scene.keys.lock(cluster));
     }
@@ -175,7 +207,9 @@ fn ended(scene: &Scene<'_>, changes: Changes<'_>, state: OperationState, outcome
 /// Says once what is waited for; the operation's document is not written again while that is the same.
 fn waits(scene: &Scene<'_>, message: String) -> Option<Advanced> {
     let told = scene.operation.waiting_on.as_ref();
-    if told.is_some_and(|waited| waited.message == message) {
+    // What is counted or measured in it is no news.
+    let plain = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
+    if told.is_some_and(|waited| plain(&waited.message) == plain(&message)) {
         return None;
     }
     let mut after = scene.operation.clone();

@@ -8,7 +8,7 @@ use schemadock_schema::size::Size;
 use schemadock_schema::target::Target;
 use schemadock_schema::{HostName, InstanceName};
 
-use super::step::{Goal, follower, gone, led_by, member_name, targets, well, whole};
+use super::step::{Goal, follower, gone, handing_over, led_by, member_name, settled, targets, well};
 use super::{Scene, Step};
 use crate::cluster::{Cluster, Member};
 use crate::placement::{Ask, NoRoom, Place, Rooms, Strategy, place};
@@ -24,14 +24,15 @@ pub(super) fn next<'a>(scene: &Scene<'a>, instance: &InstanceName, to: &HostName
 
 fn done<'a>(scene: &Scene<'a>, instance: &InstanceName, to: &HostName) -> Goal<'a, String> {
     let cluster = scene.own_cluster()?;
-    if scene.operation.cancel && scene.operation.memory.term.is_none() {
+    // Once the old one is gone, the new one is needed.
+    if scene.operation.cancel && cluster.members.contains_key(instance) && !handing_over(scene, &cluster) {
         return Err(cancelled(scene, &cluster));
     }
     match cluster.members.get(instance) {
         Some(member) => moved(scene, &cluster, member, Some(to), &member.target.size.clone())?,
         None => gone(scene, &cluster, instance)?,
     }
-    whole(&cluster)?;
+    settled(&cluster)?;
     let new = scene.operation.memory.added.last().map_or("it", InstanceName::as_str);
     Ok(format!("{new} has taken the place of {instance}"))
 }
@@ -39,6 +40,11 @@ fn done<'a>(scene: &Scene<'a>, instance: &InstanceName, to: &HostName) -> Goal<'
 /// The member that was added goes again, unless it leads already.
 fn cancelled<'a>(scene: &Scene<'a>, cluster: &Cluster<'a>) -> Step<'a> {
     for name in &scene.operation.memory.added {
+        if cluster.leads(name) {
+            return Step::Cancelled(format!(
+                "{name}, which was added, leads; the member it was to replace stays"
+            ));
+        }
         if let Err(step) = gone(scene, cluster, name) {
             return step;
         }

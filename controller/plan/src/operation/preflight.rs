@@ -101,6 +101,15 @@ impl Against<'_> {
             self.add(name.as_str(), "no such cluster", "one that has targets", Some(hint));
             return;
         }
+        if let Some(key) = &cluster.unreadable {
+            let hint = "mend it with `schemadock edit`, or put it right by hand".to_owned();
+            self.add(
+                name.as_str(),
+                format!("{key} cannot be read"),
+                "documents that can be read",
+                Some(hint),
+            );
+        }
         if cluster.policy.paused {
             let hint = format!("`schemadock cluster resume {name}` first");
             self.add(name.as_str(), "it is paused", "a cluster that is not", Some(hint));
@@ -213,6 +222,9 @@ impl Against<'_> {
 
     /// Newer data are not read by an older server.
     fn upgrade(&mut self, cluster: &Cluster<'_>, image: &str) {
+        for member in cluster.members.values().filter(|member| member.target.maintenance) {
+            self.add(member.name.as_str(), "it is under maintenance", "a member that may be touched", None);
+        }
         let Some(asked) = version(image.rsplit(':').next().unwrap_or_default()) else { return };
         for member in cluster.members.values() {
             let found = member.status.and_then(|status| status.mysql_version.as_deref()).unwrap_or_default();

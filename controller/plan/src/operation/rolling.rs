@@ -12,10 +12,13 @@ use schemadock_schema::target::{Target, VariableValue};
 use schemadock_schema::{InstanceName, Timestamp};
 
 use super::movement::{moved, room_for};
-use super::step::{Goal, best, led_by, out, targets, well, whole};
+use super::step::{Goal, best, forget_unfit, handing_over, led_by, out, targets, well, whole};
 use super::{Scene, Step};
 use crate::changes::Changes;
 use crate::cluster::{Cluster, Member};
+
+/// How long the status of a member that was restarted may take to say so, in milliseconds.
+const TAKEN_WITHIN: i64 = 60_000;
 
 pub(super) fn upgrade<'a>(scene: &Scene<'a>, image: &str, soak: u64) -> Step<'a> {
     ended(scene, upgraded(scene, image, soak))
@@ -34,11 +37,22 @@ fn ended<'a>(scene: &Scene<'a>, goal: Goal<'a, String>) -> Step<'a> {
     match goal {
         Ok(outcome) => Step::Done(outcome),
         Err(Step::Undone(why)) => Step::Failed(format!("{why}; what was done to the other members stays")),
-        Err(_) if scene.operation.cancel && scene.operation.memory.term.is_none() => Step::Cancelled(
-            format!("dealt with: {}; the others are as they were", listed(&scene.operation.memory.done)),
-        ),
+        Err(_) if scene.operation.cancel && !hands_over(scene) => {
+            let memory = &scene.operation.memory;
+            let begun: Vec<_> = memory.current.iter().chain(&memory.added).cloned().collect();
+            Step::Cancelled(format!(
+                "dealt with: {}; begun: {}; the others are as they were",
+                listed(&memory.done),
+                listed(&begun)
+            ))
+        }
         Err(step) => step,
     }
+}
+
+fn hands_over(scene: &Scene<'_>) -> bool {
+    let cluster = scene.operation.clusters.first();
+    cluster.is_some_and(|name| handing_over(scene, &Cluster::of(scene.view, name)))
 }
 
 fn listed(names: &[InstanceName]) -> String {
@@ -51,7 +65,8 @@ fn listed(names: &[InstanceName]) -> String {
 /// The next member to deal with: minions first; the master once another one leads. None: all are done.
 fn next_member<'a, 'b>(scene: &Scene<'a>, cluster: &'b Cluster<'a>) -> Goal<'a, Option<&'b Member<'a>>> {
     let done = &scene.operation.memory.done;
-    if let Some(minion) = cluster.minions().find(|member| !done.contains(member.name)) {
+    let undone = |member: &&Member<'_>| !done.contains(member.name) && !member.target.disabled;
+    if let Some(minion) = cluster.minions().find(undone) {
         return Ok(Some(minion));
     }
     let Some(master) = cluster.master().filter(|master| !done.contains(master.name)) else {
@@ -69,6 +84,7 @@ fn next_member<'a, 'b>(scene: &Scene<'a>, cluster: &'b Cluster<'a>) -> Goal<'a, 
             return Err(scene.remember(|memory| memory.candidate = Some(found.clone()), what));
         }
     };
+    forget_unfit(scene, cluster, &candidate)?;
     led_by(scene, cluster, &candidate, false)?;
     Err(Step::Wait(format!("{} to be a minion", master.name)))
 }
@@ -78,7 +94,7 @@ fn finished(name: &InstanceName) -> impl FnOnce(&mut Memory) {
     move |memory| {
         memory.out.retain(|other| *other != name);
         memory.done.push(name);
-        memory.since = None;
+        (memory.since, memory.until) = (None, None);
         memory.current = None;
     }
 }
@@ -106,9 +122,13 @@ fn upgraded<'a>(scene: &Scene<'a>, image: &str, soak: u64) -> Goal<'a, String> {
         let mut memory = scene.memory();
         memory.current = Some(name.clone());
         memory.since = None;
+        memory.until = Timestamp::from_millisecond(scene.now.as_millisecond() + scene.bounds.member).ok();
         return Err(targets(scene, &cluster, &changed, memory, format!("{name} gets {image}")).after(count));
     }
-    if let Some(why) = failed(member) {
+    let late = scene.operation.memory.until.is_some_and(|until| scene.now >= until);
+    let late = late && scene.operation.memory.since.is_none();
+    let why = failed(member).or_else(|| member.missing(cluster.policy_revision).filter(|_| late));
+    if let Some(why) = why {
         return Err(Step::Failed(format!(
             "{name} does not come up well on {image}: {why}; the other members are left as they are. To go back: put \
              its former image into its document (`schemadock edit {name}`), then `schemadock reseed {name}`"
@@ -121,7 +141,8 @@ fn upgraded<'a>(scene: &Scene<'a>, image: &str, soak: u64) -> Goal<'a, String> {
             Err(scene.remember(watched, format!("{name} runs {image} and is watched for {soak} s")))
         }
         Some(since) => {
-            if well(&cluster, member).is_err() {
+            let stays_well = has(member) && (cluster.leads(name) || member.follows(5.0));
+            if !stays_well {
                 return Err(Step::Failed(format!(
                     "{name} did not stay well on {image}: {}; the other members are left as they are",
                     member.missing(cluster.policy_revision).unwrap_or("it fell behind".to_owned())
@@ -257,8 +278,7 @@ fn restarted<'a>(scene: &Scene<'a>, cluster: &Cluster<'a>) -> Goal<'a> {
     };
     let name = member.name;
     if current.as_ref() == Some(name) {
-        well(cluster, member)?;
-        return Err(scene.remember(finished(name), format!("{name} was restarted")));
+        return Err(restart_ended(scene, cluster, member));
     }
     if cluster.members.len() > 1 {
         if !scene.operation.memory.out.contains(name) {
@@ -266,7 +286,7 @@ fn restarted<'a>(scene: &Scene<'a>, cluster: &Cluster<'a>) -> Goal<'a> {
         }
         out(scene, cluster, name)?;
     }
-    Err(ask_restart(scene, member))
+    Err(ask_restart(scene, cluster, member))
 }
 
 /// As [`whole`]; what waits for a restart does not count.
@@ -284,7 +304,36 @@ fn whole_but_pending<'a>(cluster: &Cluster<'_>) -> Goal<'a> {
     Ok(())
 }
 
-fn ask_restart<'a>(scene: &Scene<'a>, member: &Member<'_>) -> Step<'a> {
+/// The id of the request to restart a member, one for each operation.
+fn request_id(scene: &Scene<'_>, member: &Member<'_>) -> String {
+    format!("{}-{}", scene.operation.id, member.name)
+}
+
+/// Done when nothing waits for a restart any more. Where the agent has taken the request and something still does, a
+/// restart does not settle it.
+fn restart_ended<'a>(scene: &Scene<'a>, cluster: &Cluster<'a>, member: &Member<'_>) -> Step<'a> {
+    let name = member.name;
+    let pending = member.status.map(|status| status.restart_pending.clone()).unwrap_or_default();
+    let asked = scene.keys.request(member.host, &request_id(scene, member));
+    if scene.view.revision_of(&asked).is_some() {
+        return Step::Wait(format!("{name} to be restarted"));
+    }
+    match pending.first() {
+        Some(pending) if scene.longer(scene.operation.updated_at, TAKEN_WITHIN) && member.runs() => {
+            Step::Failed(format!(
+                "{name}: {} is not in force after its restart was asked: {}; see its events",
+                pending.variable, pending.reason
+            ))
+        }
+        Some(_) => Step::Wait(format!("{name} to be restarted")),
+        None => match well(cluster, member) {
+            Err(step) => step,
+            Ok(()) => scene.remember(finished(name), format!("{name} was restarted")),
+        },
+    }
+}
+
+fn ask_restart<'a>(scene: &Scene<'a>, cluster: &Cluster<'_>, member: &Member<'_>) -> Step<'a> {
     let mut changes: Changes<'a> = scene.changes();
     let until = scene.now.as_millisecond() + REQUEST_SECONDS * 1_000;
     let request = Request {
@@ -294,8 +343,8 @@ fn ask_restart<'a>(scene: &Scene<'a>, member: &Member<'_>) -> Step<'a> {
         at: scene.now,
         not_after: Timestamp::from_millisecond(until).unwrap_or(scene.now),
     };
-    let id = format!("{}-{}", scene.operation.id, member.name);
-    changes.put(scene.keys.request(member.host, &id), &request);
+    changes.put(scene.keys.request(member.host, &request_id(scene, member)), &request);
+    changes.judged_by(scene.keys.leadership(cluster.name));
     let mut memory = scene.memory();
     memory.current = Some(member.name.clone());
     Step::write(changes, memory, format!("{} is restarted", member.name))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemadock_schema::target::{Promotion, Target};
 use schemadock_schema::{HostName, InstanceName};
 
-use super::step::{Goal, follower, gone, member_name, whole};
+use super::step::{Goal, follower, gone, member_name, settled, well};
 use super::{Scene, Step};
 use crate::cluster::{Cluster, Member};
 use crate::placement::{Ask, NoRoom, Place, Rooms, Strategy, place};
@@ -48,7 +48,12 @@ fn scaled<'a>(scene: &Scene<'a>, replicas: u32, hosts: &[HostName]) -> Goal<'a, 
         gone(scene, &cluster, &name)?;
         return Err(scene.remember(|memory| memory.current = None, format!("{name} is gone")));
     }
-    whole(&cluster)?;
+    for name in &scene.operation.memory.added {
+        if let Some(member) = cluster.members.get(name) {
+            well(&cluster, member)?;
+        }
+    }
+    settled(&cluster)?;
     Ok(format!("{} has {} members", cluster.name, cluster.members.len()))
 }
 

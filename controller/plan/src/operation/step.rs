@@ -13,6 +13,7 @@ use schemadock_schema::{ClusterName, HostName, InstanceName, Timestamp};
 use super::Scene;
 use crate::changes::Changes;
 use crate::cluster::{Cluster, Member};
+use crate::durability::{self, Change};
 
 /// How far behind a candidate may be when a handover begins, in seconds.
 const CANDIDATE_LAG: f64 = 2.0;
@@ -87,6 +88,20 @@ impl<'a> Scene<'a> {
     }
 }
 
+/// Whether a handover of this operation is under way: then it is too late to end it.
+pub(crate) fn handing_over(scene: &Scene<'_>, cluster: &Cluster<'_>) -> bool {
+    let term = scene.operation.memory.term;
+    !cluster.steady() && term.is_some() && cluster.record.map(|stored| stored.value.term) == term
+}
+
+/// The members on living hosts are as they are to be, and the durability is as wished.
+pub(crate) fn settled<'a>(cluster: &Cluster<'_>) -> Goal<'a> {
+    match cluster.missing_of_living() {
+        None => Ok(()),
+        Some(missing) => Err(Step::Wait(missing)),
+    }
+}
+
 /// Every member is as it is to be, and the durability is as wished.
 pub(crate) fn whole<'a>(cluster: &Cluster<'_>) -> Goal<'a> {
     match cluster.missing() {
@@ -104,7 +119,11 @@ pub(crate) fn out<'a>(scene: &Scene<'a>, cluster: &Cluster<'_>, name: &InstanceN
     // Without acknowledgements its place promises nothing.
     let counts = cluster.meant.is_some_and(|record| record.acks > 0 || record.acks_next.is_some());
     if counts && cluster.votes(name) {
-        return Err(Step::Wait(format!("{name} to leave the voters")));
+        let why = match durability::change(cluster, scene.since, scene.now, scene.bounds) {
+            Change::Wait(why) => format!(", and that waits for {why}"),
+            _ => String::new(),
+        };
+        return Err(Step::Wait(format!("{name} to leave the voters{why}")));
     }
     Ok(())
 }
@@ -140,16 +159,19 @@ pub(crate) fn gone<'a>(scene: &Scene<'a>, cluster: &Cluster<'a>, name: &Instance
         if cluster.leads(name) {
             return Err(Step::Failed(format!("{name} leads: another member must lead before it can go")));
         }
-        let follows = cluster.members.values().find(|other| {
-            other.target.source() == Some((member.host, member.target.port)) && other.name != name
-        });
-        if let Some(other) = follows {
-            return Err(Step::Failed(format!("{} follows {name}; point it elsewhere first", other.name)));
-        }
         out(scene, cluster, name)?;
         let mut memory = scene.memory();
         memory.out.retain(|other| other != name);
-        let changed = BTreeMap::from([(name.clone(), None)]);
+        let mut changed = BTreeMap::from([(name.clone(), None)]);
+        // Whoever follows it follows the leader from then on.
+        for other in cluster.members.values().filter(|other| other.name != name) {
+            if other.target.source() == Some((member.host, member.target.port))
+                && let Some(target) = follower(cluster, other.target.port, other.target)
+            {
+                let target = Target { disabled: other.target.disabled, ..target };
+                changed.insert(other.name.clone(), Some((other.host.clone(), target)));
+            }
+        }
         return Err(targets(scene, cluster, &changed, memory, format!("{name} is taken away")));
     }
     let reported = scene.view.statuses.get(name);
@@ -173,6 +195,25 @@ pub(crate) fn best(cluster: &Cluster<'_>, may: impl Fn(&Member<'_>) -> bool) -> 
     let fit = cluster.minions().filter(|member| unfit(cluster, member).is_none() && may(member));
     let fit = fit.filter(|member| member.target.promotion != Promotion::Never);
     fit.min_by_key(rank).map(|member| member.name.clone())
+}
+
+/// A candidate that nobody named, and that cannot lead any more, is no candidate.
+pub(crate) fn forget_unfit<'a>(
+    scene: &Scene<'a>,
+    cluster: &Cluster<'_>,
+    candidate: &InstanceName,
+) -> Goal<'a> {
+    let unfit = match cluster.members.get(candidate) {
+        _ if cluster.leads(candidate) || handing_over(scene, cluster) => None,
+        None => Some(format!("{candidate} is gone")),
+        Some(member) => unfit(cluster, member).filter(|_| !member.alive || member.target.disabled),
+    };
+    match unfit {
+        None => Ok(()),
+        Some(why) => {
+            Err(scene.remember(|memory| memory.candidate = None, format!("{why}: another one is to lead")))
+        }
+    }
 }
 
 /// Why a member cannot lead now.
@@ -287,6 +328,13 @@ pub(crate) fn led_by<'a>(
     let mut changes = scene.changes();
     changes.put(scene.keys.leadership(cluster.name), &after);
     changes.judged_by(scene.keys.cluster(cluster.name));
+    changes.judged_by(scene.keys.target(candidate.host, to));
+    changes.judged_by(scene.keys.target(master.host, master.name));
+    let end = scene.keys.handover(cluster.name, after.term);
+    if scene.view.revision_of(&end).is_some() {
+        return Err(Step::Failed(format!("{end} is there before its handover; remove it by hand")));
+    }
+    changes.judged_by(end);
     let mut remembered = scene.memory();
     remembered.term = Some(after.term);
     remembered.led.clone_from(&record.master);

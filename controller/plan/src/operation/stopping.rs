@@ -14,7 +14,20 @@ pub(super) fn stop<'a>(scene: &Scene<'a>) -> Step<'a> {
     finish(scene, |scene| {
         let cluster = scene.own_cluster()?;
         stopped(scene, &cluster)?;
-        Ok(format!("all members of {} are stopped, their data are kept", cluster.name))
+        let away: Vec<&str> = cluster
+            .members
+            .values()
+            .filter(|member| !member.alive)
+            .map(|member| member.name.as_str())
+            .collect();
+        Ok(match away.is_empty() {
+            true => format!("all members of {} are stopped, their data are kept", cluster.name),
+            false => format!(
+                "all members of {} whose agents live are stopped; told, but not heard of: {}",
+                cluster.name,
+                away.join(", ")
+            ),
+        })
     })
 }
 

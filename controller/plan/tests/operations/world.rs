@@ -473,7 +473,7 @@ impl World {
         let policy_revision = written(format!("clusters/{cluster}")).unwrap_or(0);
         let converged = match phase {
             "stopped" => true,
-            "running" => !server.restart_pending && steady && (leads || source.is_some()),
+            "running" => steady && (leads || source.is_some()),
             _ => false,
         };
         let size = target.map(|_| json!({"memory": 1u64 << 30, "cpus": 0.5, "disk": null}));
