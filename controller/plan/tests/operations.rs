@@ -282,6 +282,56 @@ fn a_second_operation_waits_for_the_first_and_a_deleted_cluster_is_gone() {
     assert_eq!((left.master, left.term), (None, 2), "its term is kept");
 }
 
+#[test]
+fn a_receiver_that_loses_its_way_leaves_once_and_comes_back_once() {
+    let mut world = created(3, 2);
+    let at = world.said.len();
+    world.deafen(Some(2));
+    world.settle(60);
+    assert_eq!(record(&world).voters.len(), 1);
+    world.deafen(None);
+    world.settle(ROUNDS);
+    assert_eq!((record(&world).voters.len(), whole(&world)), (2, None));
+    let told = world.said[at..].iter().filter(|what| !what.starts_with("waits")).count();
+    assert!(told < 8, "{:#?}", &world.said[at..]);
+}
+
+#[test]
+fn a_wish_for_async_takes_a_pending_change_back() {
+    let mut world = created(3, 2);
+    for _ in 0..3 {
+        world.wish("async");
+        world.settle(3);
+        world.wish("lossless");
+        world.controller(usize::MAX);
+    }
+    world.wish("async");
+    world.settle(ROUNDS);
+    let now = record(&world);
+    assert_eq!((now.durability, now.acks, now.acks_next), (Durability::Async, 0, None));
+    assert_eq!(whole(&world), None);
+}
+
+#[test]
+fn a_document_that_cannot_be_read_changes_nothing() {
+    let mut world = created(3, 2);
+    let before = record(&world);
+    let name = before.voters[0].name.to_string();
+    let host = name.split('-').next().unwrap().to_owned();
+    let good: Value = world.get(&format!("targets/{host}/{name}")).unwrap();
+    world.put(&format!("targets/{host}/{name}"), &json!("garbage"));
+    let view = world.view();
+    assert!(view.unreadable(&"c".parse().unwrap()).is_some());
+    for _ in 0..50 {
+        world.millis += 1_000;
+        world.controller(usize::MAX);
+    }
+    assert_eq!(record(&world), before);
+    world.put(&format!("targets/{host}/{name}"), &good);
+    world.settle(ROUNDS);
+    assert_eq!(whole(&world), None);
+}
+
 #[derive(Debug, Clone)]
 enum Deed {
     Ask(u8),
@@ -292,6 +342,9 @@ enum Deed {
     Heal(u8),
     TakeBack,
     Wait(u16),
+    Deafen(usize),
+    Hear,
+    Wish(bool),
 }
 
 fn deed() -> impl Strategy<Value = Deed> {
@@ -304,6 +357,9 @@ fn deed() -> impl Strategy<Value = Deed> {
         2 => (1u8..6).prop_map(Deed::Heal),
         1 => Just(Deed::TakeBack),
         4 => (100u16..4_000).prop_map(Deed::Wait),
+        1 => (0usize..8).prop_map(Deed::Deafen),
+        1 => Just(Deed::Hear),
+        1 => any::<bool>().prop_map(Deed::Wish),
     ]
 }
 
@@ -359,10 +415,15 @@ proptest! {
                 Deed::Heal(number) => world.heal(&format!("h{number}")),
                 Deed::TakeBack => world.handovers.push(false),
                 Deed::Wait(millis) => world.millis += i64::from(millis),
+                Deed::Deafen(which) => world.deafen(Some(which)),
+                Deed::Hear => world.deafen(None),
+                Deed::Wish(lossless) => world.wish(if lossless { "lossless" } else { "async" }),
             }
         }
         (1..=5).for_each(|number| world.heal(&format!("h{number}")));
         world.handovers.clear();
+        world.deafen(None);
+        world.wish("lossless");
         world.settle(2_000);
         let open: Vec<_> = world.view().operations.values().filter(|one| !one.value.state.is_over()).cloned().collect();
         prop_assert!(open.is_empty(), "{open:#?}\n{:#?}\nmissing: {:?}", world.said, whole(&world));

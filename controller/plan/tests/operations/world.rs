@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemadock_controller_plan::plan::plan;
 use schemadock_controller_plan::since::{Bounds, Since};
 use schemadock_controller_plan::view::{FleetView, Raw};
-use schemadock_schema::Timestamp;
 use schemadock_schema::keys::Keys;
 use schemadock_schema::leadership::{Handover, Leadership, LeadershipPhase, LineageEntry};
 use schemadock_schema::operation::{Operation, OperationState, Request};
 use schemadock_schema::proposal::{Guard, Proposal, Write};
 use schemadock_schema::target::{Role, Target};
+use schemadock_schema::{ClusterName, Timestamp};
 use serde_json::{Value, json};
 
 use crate::judge;
@@ -32,6 +32,8 @@ pub(crate) struct Server {
     in_force: Option<i64>,
     restart_pending: bool,
     broken: bool,
+    /// Its receiver does not reach its master.
+    deaf: bool,
 }
 
 /// A key's document.
@@ -158,10 +160,18 @@ impl World {
     pub(crate) fn ask(&mut self, request: Request, cluster: Option<&str>) -> String {
         self.made += 1;
         let id = format!("{:013}-test-{:06}", self.millis, self.made);
+        let mut clusters: Vec<ClusterName> = cluster.map(|name| name.parse().unwrap()).into_iter().collect();
+        // The command line names all that a drain may come to.
+        if let Request::Drain { host, .. } = &request {
+            let view = self.view();
+            let here = view.all_targets().filter(|(_, stored)| stored.host == *host);
+            let here: BTreeSet<ClusterName> = here.filter_map(|(_, stored)| stored.cluster.clone()).collect();
+            clusters.extend(here);
+        }
         let operation = Operation {
             id: id.clone(),
             request,
-            clusters: cluster.map(|name| name.parse().unwrap()).into_iter().collect(),
+            clusters,
             state: OperationState::Queued,
             step: None,
             waiting_on: None,
@@ -386,7 +396,8 @@ impl World {
         };
         let receives = |name: &str| {
             self.servers.get(name).is_some_and(|server| {
-                server.runs && server.source.as_ref() == Some(&(address.clone(), leads.port))
+                let source = server.source.as_ref() == Some(&(address.clone(), leads.port));
+                server.runs && source && !server.deaf
             })
         };
         let alive = |target: &Target| !self.dead.contains(target.host.as_ref().unwrap().as_str());
@@ -464,7 +475,7 @@ impl World {
         let locked = record.as_ref().is_some_and(|r| r.leaving.iter().any(|other| other.as_str() == name));
         let source = source.map(|(address, port)| {
             json!({
-                "host": null, "port": port, "address": address, "io": if locked { "CONNECTING" } else { "ON" },
+                "host": null, "port": port, "address": address, "io": if locked || server.deaf { "CONNECTING" } else { "ON" },
                 "sql": "ON", "lag_seconds": 0.0, "error": null
             })
         });
@@ -498,6 +509,23 @@ impl World {
         let tail = format!("status/{host}/{name}");
         if self.get::<Value>(&tail).as_ref() != Some(&status) {
             self.put(&tail, &status);
+        }
+    }
+
+    /// The receiver of one server loses its way, or all find it again.
+    pub(crate) fn deafen(&mut self, which: Option<usize>) {
+        let count = self.servers.len().max(1);
+        for (at, server) in self.servers.values_mut().enumerate() {
+            server.deaf = which.is_some_and(|which| which % count == at);
+        }
+    }
+
+    /// What is wished of durability.
+    pub(crate) fn wish(&mut self, durability: &str) {
+        let mut policy: Value = self.get("clusters/c").unwrap_or_else(|| json!({}));
+        if policy["durability"] != durability {
+            policy["durability"] = json!(durability);
+            self.put("clusters/c", &policy);
         }
     }
 
