@@ -224,9 +224,15 @@ fn wish(
     let leads = leads.map(|master| (master.host.clone(), master.port));
     let meant = named.as_ref().and_then(|(host, port)| index.at(host, *port));
     let by_record = leadership.present().and_then(|record| voting::source_by_record(record, name, meant));
-    let by_record = members.iter().find(|member| Some(&member.name) == by_record);
-    let by_record = by_record.map(|member| (member.host.clone(), member.port));
-    let source = by_record.or(named).or(leads);
+    let place = |name: &InstanceName| {
+        members.iter().find(|member| member.name == *name).map(|member| (member.host.clone(), member.port))
+    };
+    // Where the record decides, nobody else is followed, also while it is not known where that one is: who has moved in a
+    // handover must not go back to whom its document names.
+    let source = match by_record {
+        Some(meant) => place(meant),
+        None => named.or(leads),
+    };
     let source = source
         .filter(|_| master.as_ref() != Some(name))
         .map(|(host, port)| source_wish(facts, index, host, port, cluster.as_ref()));

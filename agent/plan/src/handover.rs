@@ -94,8 +94,30 @@ pub(crate) fn plan(
     if moves && !of_term(&seen.record.voted) {
         return Plan::Do(Step::MoveBehind { term });
     }
+    let source = wish.source.as_ref().and_then(|source| source.instance.as_ref());
+    if of_term(&seen.record.voted) && source != record.to.as_ref() {
+        // In this term it receives from the old master only if that one takes it back.
+        return Plan::wait(WaitKind::Members, &desired.cluster, "where the candidate listens is not known");
+    }
     // The others go on receiving from the old master, which needs their acknowledgements until it freezes.
     follow(Some(record), wish, desired, seen, server)
+}
+
+/// The movers that have not voted yet, or do not receive from the candidate: its opening is acknowledged by them, and would
+/// wait for their way there.
+pub fn not_moved<'a>(record: &'a Leadership, wish: &'a Wish) -> Vec<&'a InstanceName> {
+    let member = |name: &InstanceName| wish.members.iter().find(|member| member.name == *name);
+    let candidate = record.to.as_ref().and_then(member);
+    let candidate = candidate.and_then(|candidate| Some((candidate.address.clone()?, candidate.port)));
+    let attached = |name: &InstanceName| {
+        candidate.is_some() && member(name).and_then(|member| member.receives_from.clone()) == candidate
+    };
+    movers(record)
+        .filter(|voter| {
+            vote(wish, record, &voter.name, &voter.server_uuid).is_none() || !attached(&voter.name)
+        })
+        .map(|voter| &voter.name)
+        .collect()
 }
 
 /// The old master's part.
@@ -109,29 +131,20 @@ fn hand_over(record: &Leadership, wish: &Wish, seen: &Seen, server: &ServerSeen)
         None if !server.writable() => back("the server is closed, and not by this life of its agent"),
         None if seen.handover.late => back(late),
         None => {
-            // Attached as well: the candidate's opening is acknowledged by them, and would wait for their way there.
-            let place = |name: &InstanceName| {
-                let member = wish.members.iter().find(|member| member.name == *name)?;
-                Some((member.address.clone()?, member.port))
-            };
-            let candidate = record.to.as_ref().and_then(place);
-            let attached = |name: &InstanceName| {
-                let member = wish.members.iter().find(|member| member.name == *name);
-                candidate.is_some() && member.and_then(|member| member.receives_from.clone()) == candidate
-            };
-            let missing: Vec<&InstanceName> = movers(record)
-                .filter(|voter| {
-                    vote(wish, record, &voter.name, &voter.server_uuid).is_none() || !attached(&voter.name)
-                })
-                .map(|voter| &voter.name)
-                .collect();
+            // What is left of its own time as a minion goes first: nothing may come in once it is frozen.
+            if let Some(channel) = &server.channel {
+                let found = format!("the master followed {}:{}", channel.host, channel.port);
+                return Plan::Do(Step::ForgetSource { found });
+            }
+            let missing = not_moved(record, wish);
             if !missing.is_empty() {
                 let message =
                     format!("the handover to {to} waits until {} has moved", any_of(missing.into_iter()));
                 return Plan::wait(WaitKind::Voters, &wish.instance, message);
             }
-            if server.channel.is_some() {
-                return Plan::wait(WaitKind::Controller, &wish.instance, "it cannot freeze while it follows");
+            if !seen.handover.settled {
+                let message = format!("the handover to {to} waits until all who have moved are close behind");
+                return Plan::wait(WaitKind::Voters, &wish.instance, message);
             }
             Plan::Do(Step::Freeze { term })
         }

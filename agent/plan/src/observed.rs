@@ -187,6 +187,8 @@ pub struct HandoverSeen {
     pub freeze: Option<FreezeSeen>,
     /// The record's deadline is past.
     pub late: bool,
+    /// All who move have been behind the candidate for a moment: what they missed on their way has arrived.
+    pub settled: bool,
     /// This life has frozen the server a moment ago.
     pub just_frozen: bool,
     /// The term whose decision this server has won.

@@ -249,7 +249,9 @@ pub fn revision_in_force(wish: &Wish, seen: &Seen) -> Option<i64> {
     }
     let holds = if wish.leads() {
         let led = record.last_lineage().is_some_and(|led| led.server_uuid == server.server_uuid);
-        led && server.writable() && of_master(record, wish, seen, server).is_none()
+        led && server.writable()
+            && server.channel.is_none()
+            && of_master(record, wish, seen, server).is_none()
     } else if acknowledges(Some(record), wish, server) {
         let source = wish.source.as_ref().and_then(|source| Some((source.address.present()?, source.port)));
         let receives = server.channel.as_ref().is_some_and(|channel| {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use schemadock_agent_plan::handover::decided;
+use schemadock_agent_plan::handover::{decided, movers, not_moved};
 use schemadock_agent_plan::observed::{FreezeSeen, FreezeState};
 use schemadock_agent_plan::record::{AcceptedTerm, DataOrigin};
 use schemadock_agent_plan::wish::Wish;
@@ -24,7 +24,7 @@ use crate::mysqld::{Endpoint, Login, MysqlError};
 
 /// How long a freeze may wait for writes under way, and how long it lasts before the old master tries to end it.
 const FREEZE: Duration = Duration::from_secs(1);
-/// How long a former master leaves the disk to the one that opens.
+/// How long a former master leaves the disk to the one that opens, and movers have to catch up.
 const MOMENT: Duration = Duration::from_millis(500);
 /// How long the candidate may take to apply the final set.
 const APPLIES_WITHIN: Duration = Duration::from_secs(1);
@@ -38,10 +38,20 @@ impl Lane {
             .and_then(|record| record.deadline)
             .is_some_and(|deadline| instance.ctx.clock.now() > deadline);
         let long = self.frozen_at.is_some_and(|at| at.elapsed() > instance.ctx.scaled(FREEZE));
+        let moved = record.filter(|record| wish.leads() && not_moved(record, wish).is_empty());
+        self.moved = moved.map(|record| match self.moved {
+            Some((term, since)) if term == record.term => (term, since),
+            _ => (record.term, Instant::now()),
+        });
+        // Without anybody who moves there is nothing to wait for.
+        let nobody = record.is_some_and(|record| movers(record).next().is_none());
+        let settled =
+            nobody || self.moved.is_some_and(|(_, since)| since.elapsed() >= instance.ctx.scaled(MOMENT));
         let just = self.frozen_at.is_some_and(|at| at.elapsed() < instance.ctx.scaled(MOMENT));
         let mut state = instance.state();
         state.seen.handover.late = late;
         state.seen.handover.just_frozen = just;
+        state.seen.handover.settled = settled;
         if let Some(FreezeSeen { state: FreezeState::Frozen { overdue, .. }, .. }) =
             &mut state.seen.handover.freeze
         {

@@ -48,6 +48,8 @@ pub(super) struct Lane {
     pub(super) waits: Option<(u64, Instant)>,
     /// When this life has begun to freeze the server.
     pub(super) frozen_at: Option<Instant>,
+    /// Since when all movers of this term's handover are behind the candidate.
+    pub(super) moved: Option<(u64, Instant)>,
     pub(super) accounts_at: Option<Instant>,
     delays: Delays,
     eager_until: Instant,
@@ -71,6 +73,7 @@ pub(super) async fn run(instance: Arc<Instance>) {
         spare: None,
         waits: None,
         frozen_at: None,
+        moved: None,
         accounts_at: None,
         delays: Delays::new(seed, Duration::from_millis(50), Duration::from_secs(5)),
         eager_until: Instant::now(),
@@ -161,15 +164,19 @@ impl Lane {
 
     /// What a handover asks for at once, on what is known: the step itself looks at what it needs.
     fn urgent(&mut self) -> Option<(Wish, Seen, Plan<Step>)> {
-        let (_, wish, _) = self.instance.snapshot();
-        let handing = wish.grant.record().is_some_and(|record| record.phase == LeadershipPhase::Handover);
-        if !handing || self.session.is_none() {
+        if !self.handing_over() || self.session.is_none() {
             return None;
         }
+        let (_, wish, _) = self.instance.snapshot();
         self.keep_time(&wish);
         let (_, wish, seen) = self.instance.snapshot();
         let plan = plan(&wish, &seen);
         matches!(&plan, Plan::Do(step) if is_urgent(step)).then_some((wish, seen, plan))
+    }
+
+    fn handing_over(&self) -> bool {
+        let asked = self.instance.asked.borrow();
+        asked.wish.grant.record().is_some_and(|record| record.phase == LeadershipPhase::Handover)
     }
 
     fn rest(&mut self, seen: &Seen, plan: &Plan<Step>) -> Duration {
@@ -179,6 +186,8 @@ impl Lane {
                 self.repeats = Repeats::default();
                 if self.waits.is_some() { EAGER } else { STEADY }
             }
+            // While a handover is under way nobody rests.
+            (Known::Present(_), _) if self.handing_over() => EAGER,
             (Known::Present(_), _) if Instant::now() < self.eager_until || self.waits.is_some() => EAGER,
             (Known::Present(_), _) => STEADY,
             // A server that starts is met as soon as it listens; one that is not started wakes us when it is.

@@ -192,7 +192,10 @@ fn wish(change: &Change<'_>, target: Option<&Target>) -> Wish {
     let by_record =
         change.leadership.and_then(|record| voting::source_by_record(record, change.instance, meant));
     let leads = leader.map(|leader| (leader.host.clone(), leader.port));
-    let named = by_record.and_then(place).or(named).or(leads);
+    let named = match by_record {
+        Some(meant) => place(meant),
+        None => named.or(leads),
+    };
     let secrets = match change.secrets {
         true => Known::Present(Secrets::from_random(|| "foreseen".to_owned(), "00000000")),
         false => Known::Absent,

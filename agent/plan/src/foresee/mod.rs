@@ -517,6 +517,7 @@ fn standing_step(seen: &mut Seen, wish: &mut Wish, step: &StandingStep) {
         S::Prepare { term } => {
             let cluster = wish.grant.cluster.clone();
             seen.record.accepted = cluster.map(|cluster| AcceptedTerm { cluster, term: *term });
+            seen.handover.settled = true;
         }
         S::MoveBehind { term } => {
             let accepted = wish.grant.cluster.clone().map(|cluster| AcceptedTerm { cluster, term: *term });

@@ -271,6 +271,7 @@ const MUTATIONS: &[Mutation] = &[
         let term = wish.grant.record().map_or(0, |record| record.term);
         seen.handover.freeze = Some(FreezeSeen { term, state: FreezeState::GivenUp });
     }),
+    ("settled", |seen, _| seen.handover.settled = true),
     ("late", |seen, _| seen.handover.late = true),
     ("handover", |_, wish| on_record(wish, |record| record.phase = LeadershipPhase::Handover)),
     ("acks", |_, wish| on_record(wish, |record| record.acks = 1)),

@@ -110,6 +110,13 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                     must(!wish.leads(), "the leader follows")
                         .or(must(!acknowledge || may_acknowledge(wish, server), "L3: acknowledges unasked"))
                         .or(must(leadership_known, "L3: attaches without knowing who leads"))
+                        .or(must(
+                            !handing
+                                || !has(&seen.record.voted)
+                                || wish.source.as_ref().and_then(|source| source.instance.as_ref())
+                                    == record.and_then(|record| record.to.as_ref()),
+                            "receives from the old master after its vote",
+                        ))
                         .or(must(foreign.is_some_and(|foreign| foreign.is_empty()), "L7: attaches unjudged"))
                         .or(must(
                             record.is_none() || has(&seen.record.voted) || handing,

@@ -182,15 +182,17 @@ fn leadership_and_terms() {
             "a handover is under way",
             Case::minion().with(|_, wish| {
                 record(wish).phase = LeadershipPhase::Handover;
+                record(wish).term += 1;
             })
         ),
         (
             "the same, and somebody made the minion writable",
-            Case::minion().with(|_, wish| record(wish).phase = LeadershipPhase::Handover).server(|server| (
-                server.super_read_only,
-                server.read_only
-            ) =
-                (false, false))
+            Case::minion()
+                .with(|_, wish| {
+                    record(wish).phase = LeadershipPhase::Handover;
+                    record(wish).term += 1;
+                })
+                .server(|server| (server.super_read_only, server.read_only) = (false, false))
         ),
         (
             "a minion was named, and has received more than it applied",

@@ -1,6 +1,7 @@
 //! Three hosts and one cluster, played by the plans themselves: what one agent does, the others see.
 
 mod story;
+mod switchover;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,15 +12,16 @@ use schemadock_agent_plan::observed::{
 use schemadock_agent_plan::record::DataOrigin;
 use schemadock_agent_plan::report::{Outcome, status};
 use schemadock_agent_plan::step::{ConvergeStep as C, Plan, StandingStep as S};
+use schemadock_agent_plan::voting::source_by_record;
 use schemadock_agent_plan::wish::{Grant, Member, SourceWish, Wanted, Wish};
 use schemadock_agent_plan::{converge, standing};
-use schemadock_schema::Timestamp;
 use schemadock_schema::gtid::GtidSet;
 use schemadock_schema::known::Known;
-use schemadock_schema::leadership::Leadership;
+use schemadock_schema::leadership::{Durability, Leadership, LeadershipPhase, Vote, Voter};
 use schemadock_schema::secrets::{Secrets, replication_user};
 use schemadock_schema::status::{Phase, Status, StoreReport, StoreState};
 use schemadock_schema::target::Target;
+use schemadock_schema::{InstanceName, Timestamp};
 
 use crate::fixture::*;
 use crate::rules::broken;
@@ -61,6 +63,7 @@ struct World {
     targets: BTreeMap<u8, Document>,
     leadership: Option<Leadership>,
     secrets: Option<Secrets>,
+    votes: BTreeMap<InstanceName, Vote>,
     /// Commits that a client was told of.
     acknowledged: GtidSet,
     identities: u32,
@@ -73,6 +76,7 @@ impl World {
             targets: BTreeMap::new(),
             leadership: None,
             secrets: None,
+            votes: BTreeMap::new(),
             acknowledged: GtidSet::new(),
             identities: 0,
         }
@@ -180,7 +184,18 @@ impl World {
         let master = leadership.present().and_then(|record| record.master.as_ref().map(number));
         let leader = members.iter().find(|member| Some(number(&member.name)) == master);
         let named = wanted.desired().and_then(|desired| desired.source.clone());
-        let named = named.or_else(|| leader.map(|leader| (leader.host.clone(), leader.port)));
+        let meant = named.as_ref().and_then(|(host, port)| {
+            members.iter().find(|member| member.host == *host && member.port == *port)
+        });
+        let meant = meant.map(|member| &member.name);
+        let by_record =
+            leadership.present().and_then(|record| source_by_record(record, &name(n), meant)).map(|source| {
+                members.iter().find(|member| member.name == *source).map(|m| (m.host.clone(), m.port))
+            });
+        let named = match by_record {
+            Some(place) => place,
+            None => named.or_else(|| leader.map(|leader| (leader.host.clone(), leader.port))),
+        };
         let source = named.filter(|_| master != Some(n)).map(|(host, port)| {
             let there = members.iter().find(|member| member.host == host && member.port == port);
             SourceWish {
@@ -204,7 +219,7 @@ impl World {
             source,
             followers: members.iter().filter_map(|member| member.server_id).collect::<BTreeSet<u32>>(),
             members,
-            votes: BTreeMap::new(),
+            votes: self.votes.clone(),
             recorded_uuid: host_n.status.as_ref().and_then(|status| status.server_uuid.clone()).into(),
             store: Some(StoreReport { state: StoreState::Ok, expected: None, found: None }),
             controller: false,
@@ -241,6 +256,8 @@ impl World {
             (seen.container, seen.image) = (unknown(), unknown());
         }
         let source = wish.source.as_ref().filter(|_| !wish.leads());
+        // Nobody here has to wait for what is on its way.
+        seen.handover.settled = true;
         seen.source = self.look(source.and_then(|s| Some((s.address.present()?, s.port))), &seen);
         seen.leader = match source {
             Some(_) => self.look(wish.leader.as_ref().map(|(host, port)| (host, *port)), &seen),
@@ -294,12 +311,21 @@ impl World {
         let in_etcd = matches!(
             step,
             Step::Converge(C::TakeServerId | C::MakeSecrets | C::Release | C::Forget)
-                | Step::Standing(S::AcceptTerm { .. } | S::Claim | S::Open { .. })
+                | Step::Standing(
+                    S::AcceptTerm { .. }
+                        | S::Claim
+                        | S::Open { .. }
+                        | S::MoveBehind { .. }
+                        | S::PublishFinal { .. }
+                        | S::TakeBack { .. }
+                        | S::TakeOver { .. }
+                        | S::LowerAcks { .. }
+                )
         );
         if in_etcd && self.hosts[&n].cut_off.is_some() {
             return false;
         }
-        if let Step::Standing(S::Open { .. }) = step {
+        if let Step::Standing(S::Open { .. } | S::TakeBack { .. } | S::TakeOver { .. }) = step {
             self.before_opening(n);
         }
         if let Step::Converge(C::Seed { donor, .. }) = step
@@ -336,7 +362,24 @@ impl World {
 
     fn consequences(&mut self, n: u8, step: &Step, wished: Wish) {
         match step {
-            Step::Standing(S::Claim) | Step::Converge(C::Release) => {
+            Step::Standing(
+                S::AcceptTerm { .. } | S::MoveBehind { .. } | S::Freeze { .. } | S::PublishFinal { .. },
+            ) => {
+                let seen = &self.hosts[&n].seen;
+                let (Some(server), Some(accepted)) = (seen.server.present(), &seen.record.accepted) else {
+                    return;
+                };
+                let vote = Vote {
+                    cluster: cluster(),
+                    term: accepted.term,
+                    server_uuid: server.server_uuid.clone(),
+                    received: server.received(),
+                    executed: server.gtid_executed.clone(),
+                };
+                self.votes.insert(name(n), vote);
+            }
+            Step::Standing(S::Claim | S::TakeBack { .. } | S::TakeOver { .. })
+            | Step::Converge(C::Release) => {
                 self.leadership = wished.grant.leadership.present().cloned();
             }
             Step::Converge(C::MakeSecrets) => self.secrets = wished.grant.secrets.present().cloned(),
@@ -390,7 +433,7 @@ impl World {
 
     /// I2, and one writer: whoever opens has every acknowledged commit, and nobody else is open.
     fn before_opening(&self, n: u8) {
-        let executed = &self.hosts[&n].seen.server.present().expect("a server").gtid_executed;
+        let executed = self.hosts[&n].seen.server.present().expect("a server").received();
         assert!(executed.contains(&self.acknowledged), "db{n} opens without {:?}", self.acknowledged);
     }
 
@@ -437,9 +480,17 @@ impl World {
         let uuid = server.server_uuid.clone();
         let next = server.gtid_executed.of_uuid(&uuid).count() + 1;
         let commit: GtidSet = format!("{uuid}:{next}").parse().unwrap();
+        let needed = server.acks_in_force();
         server.gtid_executed = server.gtid_executed.union(&commit);
-        self.acknowledged = self.acknowledged.union(&commit);
         self.replicate();
+        let holds = |host: &&Host| {
+            let server = host.seen.server.present();
+            server.is_some_and(|server| server.acknowledging && server.received().contains(&commit))
+        };
+        // Who waits is told of nothing; here he does not come back to ask.
+        if self.hosts.values().filter(holds).count() as u32 >= needed {
+            self.acknowledged = self.acknowledged.union(&commit);
+        }
     }
 
     /// Lets all agents work until none has anything to do.
@@ -495,6 +546,7 @@ impl World {
         let Some(host) = self.hosts.get_mut(&n) else { return };
         host.seen.stopping = Stopping::No;
         host.seen.judged = None;
+        (host.seen.voting, host.seen.handover) = Default::default();
         host.seen.accounts_version = None;
         host.seen.unsettable.clear();
     }
