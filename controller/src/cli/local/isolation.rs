@@ -85,7 +85,7 @@ pub(super) enum Isolated {
 
 impl Isolated {
     /// Whether its agent does not reach etcd.
-    pub(super) fn from_etcd(&self) -> bool {
+    pub(super) fn hides_etcd(&self) -> bool {
         match self {
             Isolated::Wholly(cut) => *cut,
             Isolated::From(peers) => peers.iter().any(|peer| *peer == Peer::Etcd.to_string()),
@@ -264,6 +264,6 @@ mod tests {
         assert_eq!(json(&Isolated::Wholly(true)), "true");
         let from = Isolated::From(vec!["clients".to_owned()]);
         assert_eq!(json(&from), "[\"clients\"]");
-        assert!(!from.from_etcd() && Isolated::Wholly(true).from_etcd());
+        assert!(!from.hides_etcd() && Isolated::Wholly(true).hides_etcd());
     }
 }

@@ -215,7 +215,7 @@ fn cut_off(directory: &Directory, flag: &str) -> Result<BTreeSet<HostName>, Fail
                 "hosts    {name} is {words}: `schemadock local heal {name}{flag}` takes that back"
             );
         }
-        if isolated.from_etcd() {
+        if isolated.hides_etcd() {
             found.insert(name);
         }
     }
