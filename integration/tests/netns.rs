@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use schemadock_integration::fleet::{Local, PORT, docker, documents, host};
@@ -71,9 +72,26 @@ fn insert(fleet: &Local) {
 fn traces(fleet: &str) -> Vec<String> {
     let links = fs::read_dir("/sys/class/net").unwrap().flatten();
     let links = links.map(|link| link.file_name().to_string_lossy().into_owned());
-    let rules = std::process::Command::new("iptables-save").output().unwrap();
+    let rules = Command::new("iptables-save").output().unwrap();
     let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
     links.chain(rules.lines().map(str::to_owned)).filter(|line| line.contains(fleet)).collect()
+}
+
+/// Takes away what a reboot takes: links, bridge and rules.
+fn forget_network(fleet: &str) {
+    for trace in traces(fleet) {
+        match trace.strip_prefix("-A ") {
+            Some(rule) => {
+                let rule: Vec<&str> = rule.split(' ').collect();
+                assert!(Command::new("iptables").args(["-w", "-D"]).args(rule).status().unwrap().success());
+            }
+            // A link may have ended with its namespace.
+            None => {
+                let _ = Command::new("ip").args(["link", "del", &trace]).output();
+            }
+        }
+    }
+    assert_eq!(traces(fleet), [""; 0]);
 }
 
 #[test]
@@ -148,13 +166,26 @@ fn hosts_with_addresses_of_their_own_are_cut_off_and_healed() {
         "{wrong:#?}"
     );
 
-    // A host that was lost, and the bridge with it, come back; so does what a reboot takes.
+    // A host that was lost, and the bridge with it, come back; the other host runs on.
     let (sleeper, bridge) = (format!("{name}_{}", host(2)), format!("sd{name}"));
     assert!(docker(&["kill", &sleeper]).1);
-    assert!(std::process::Command::new("ip").args(["link", "del", &bridge]).status().unwrap().success());
+    assert!(Command::new("ip").args(["link", "del", &bridge]).status().unwrap().success());
     let second = fleet.up(&["-f", &file]);
     assert!(second.stderr.contains("made for schemadock02\n"), "{second:#?}");
     assert_eq!(fleet.status()["hosts"][0]["agent_pid"], status["hosts"][0]["agent_pid"]);
+    assert_eq!((rows(&fleet, 2).as_str(), answers(&fleet, 2)), ("5", true));
+
+    // So does all that a reboot takes.
+    let now = fleet.status();
+    let agents = now["hosts"].as_array().unwrap().iter().map(|host| &host["agent_pid"]);
+    for pid in agents.chain([&now["etcd_pid"], &now["controllers"][0]["pid"]]) {
+        let pid = nix::unistd::Pid::from_raw(pid.as_i64().unwrap().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    let containers = fleet.containers();
+    assert!(docker(&[&["kill"], &containers.lines().collect::<Vec<_>>()[..]].concat()).1);
+    forget_network(&name);
+    fleet.up(&["-f", &file]);
     assert_eq!((rows(&fleet, 2).as_str(), answers(&fleet, 2)), ("5", true));
 
     // Another one beside it, and a third whose hosts cannot be cut off.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::directory::{self, Remembered, host_name};
 use super::isolation::{self, Isolated};
-use super::{DirArg, controllers, hosts, store};
+use super::{DirArg, controllers, hosts, namespaces, store};
 use crate::cli::context::OutputArg;
 use crate::cli::{Context, Failure};
 
@@ -113,9 +113,11 @@ pub(super) async fn run(args: &Args) -> Result<(), Failure> {
         };
         anstream::println!("controller {number}  {}{office}", pid(controller.pid));
     }
-    for host in &local.hosts {
+    for (host, number) in local.hosts.iter().zip(1..) {
+        let lost = local.netns && host.agent_pid.is_some() && namespaces::running(&path, number).is_none();
+        let lost = if lost { "  its network is gone; `local up` makes it anew" } else { "" };
         let cut = host.isolated.words().map(|words| format!("  {words}")).unwrap_or_default();
-        anstream::println!("{:<12}  {}  agent {}{cut}", host.name, host.address, pid(host.agent_pid));
+        anstream::println!("{:<12}  {}  agent {}{cut}{lost}", host.name, host.address, pid(host.agent_pid));
     }
     Ok(())
 }
