@@ -1,94 +1,10 @@
 //! A whole fleet on one machine, by the command line alone: it comes up, is mended, keeps its data, and goes without
 //! a trace; another one beside it is not disturbed.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use schemadock_integration::fleet::{docker, documents, member};
+use schemadock_integration::fleet::{Local, documents, member};
 use serde_json::Value;
-
-/// A directory with a local fleet; taken away whatever happens.
-struct Local {
-    dir: PathBuf,
-}
-
-/// How a command ended.
-#[derive(Debug)]
-struct Ended {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Local {
-    fn new(name: &str) -> Local {
-        // The name says who made it, so that what a killed run leaves is found.
-        let dir = std::env::temp_dir().join(format!("schemadock-it-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        Local { dir }
-    }
-
-    fn fleet_dir(&self) -> PathBuf {
-        self.dir.join("fleet")
-    }
-
-    fn local(&self, arguments: &[&str]) -> Ended {
-        let dir = self.fleet_dir();
-        let mut all = vec!["local", arguments[0], "--dir", dir.to_str().unwrap()];
-        all.extend(&arguments[1..]);
-        schemadock(None, &all)
-    }
-
-    fn up(&self, arguments: &[&str]) -> Ended {
-        let mut all = vec!["up"];
-        all.extend(arguments);
-        let ended = self.local(&all);
-        assert_eq!(ended.code, 0, "{}\n{}", ended.stdout, ended.stderr);
-        ended
-    }
-
-    fn status(&self) -> Value {
-        let ended = self.local(&["status", "-o", "json"]);
-        serde_json::from_str(&ended.stdout).unwrap_or_else(|why| panic!("{why}: {ended:#?}"))
-    }
-
-    fn sql(&self, number: u8, sql: &str) -> String {
-        let etcd = self.status()["etcd"].as_str().unwrap().to_owned();
-        let ended = schemadock(Some(&etcd), &["mysql", &member(number), "-o", "tsv", "-e", sql]);
-        assert_eq!(ended.code, 0, "{ended:#?}");
-        ended.stdout.trim().to_owned()
-    }
-
-    fn containers(&self) -> String {
-        let label = format!("label=schemadock.fleet={}", self.status()["fleet"].as_str().unwrap());
-        docker(&["ps", "-aq", "--filter", &label]).0
-    }
-}
-
-impl Drop for Local {
-    fn drop(&mut self) {
-        self.local(&["down", "--purge"]);
-        // Left on a failure only, and then for somebody to look at.
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-fn schemadock(etcd: Option<&str>, arguments: &[&str]) -> Ended {
-    let own = std::env::current_exe().unwrap();
-    let program = own.ancestors().map(|dir| dir.join("schemadock")).find(|file| file.is_file());
-    let mut command = Command::new(program.expect("schemadock is built: cargo build --workspace"));
-    command.args(arguments).env_remove("SCHEMADOCK_ETCD").env_remove("SCHEMADOCK_PREFIX");
-    if let Some(etcd) = etcd {
-        command.env("SCHEMADOCK_ETCD", etcd);
-    }
-    let output = command.output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ended {
-        code: output.status.code().unwrap_or(-1),
-        stdout: text(&output.stdout),
-        stderr: text(&output.stderr),
-    }
-}
 
 fn kill(pid: &Value) {
     let pid = nix::unistd::Pid::from_raw(pid.as_i64().unwrap().try_into().unwrap());
@@ -100,16 +16,10 @@ fn runs(pid: &Value) -> bool {
     std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
-fn written(dir: &Path, name: &str, documents: &Value) -> String {
-    let file = dir.join(name);
-    std::fs::write(&file, documents.to_string()).unwrap();
-    file.to_str().unwrap().to_owned()
-}
-
 #[test]
 fn a_local_fleet_comes_up_is_mended_and_goes_without_a_trace() {
     let fleet = Local::new("local");
-    let file = written(&fleet.dir, "two.json", &documents(2));
+    let file = fleet.written("two.json", &documents(2));
     let first = fleet.up(&["--hosts", "2", "-f", &file]);
     assert!(first.stdout.contains(&format!("mysql {}", member(1))), "{first:#?}");
     fleet.sql(
@@ -149,7 +59,7 @@ fn a_local_fleet_comes_up_is_mended_and_goes_without_a_trace() {
     swapped[member(1)] = documents(2)[member(2)].clone();
     swapped[member(1)]["data"]["master_host"] = "schemadock02".into();
     swapped[member(2)] = documents(2)[member(1)].clone();
-    let file = written(&fleet.dir, "swapped.json", &swapped);
+    let file = fleet.written("swapped.json", &swapped);
     fleet.up(&["-f", &file]);
     fleet.sql(1, "INSERT INTO shop.t VALUES (3)");
 
@@ -163,8 +73,7 @@ fn a_local_fleet_comes_up_is_mended_and_goes_without_a_trace() {
     fleet.up(&["-f", &file]);
     assert_eq!(fleet.sql(1, "SELECT COUNT(*) FROM shop.t"), "3");
 
-    let remembered: Value =
-        serde_json::from_slice(&std::fs::read(fleet.fleet_dir().join("local.json")).unwrap()).unwrap();
+    let remembered = fleet.remembered();
     let ended = fleet.local(&["down", "--purge"]);
     assert_eq!(ended.code, 0, "{ended:#?}");
     assert!(!fleet.fleet_dir().exists());

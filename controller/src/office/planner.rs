@@ -26,7 +26,8 @@ use super::{KEPT_EVERY, OfficeError, Settings, TTL};
 const AGAIN: Duration = Duration::from_millis(200);
 /// How often something that lasts is looked at: an operation under way, an office that others hold.
 const TICK: Duration = Duration::from_secs(1);
-/// After this without a look, nothing is known of since when anything has been so.
+/// After this without a look, nothing is known of since when anything has been so; and what was written and is not seen
+/// by then is waited for no more.
 const UNSEEN: Duration = Duration::from_secs(3);
 /// How often the revision seen is kept on disk.
 const SAVED_EVERY: Duration = Duration::from_secs(10);
@@ -50,6 +51,17 @@ pub(super) struct Planner {
     registered: Option<i64>,
     saved_at: Instant,
     looked_at: Option<Instant>,
+    /// What was written, until it is seen: parts of the view are not in step, and half of a transaction tells a
+    /// story of its own.
+    unseen: Vec<Unseen>,
+    unseen_until: Instant,
+}
+
+/// A key that this copy has written, and the revision; a deleted one is to be gone.
+struct Unseen {
+    key: String,
+    revision: i64,
+    deleted: bool,
 }
 
 /// The parts of the store that are followed.
@@ -102,6 +114,8 @@ impl Planner {
             registered: None,
             saved_at: Instant::now(),
             looked_at: None,
+            unseen: Vec::new(),
+            unseen_until: Instant::now(),
         }
     }
 
@@ -249,6 +263,15 @@ impl Planner {
     }
 
     async fn pass(&mut self, office: &[Guard]) -> Result<Duration, StoreError> {
+        let fleet = &self.fleet;
+        self.unseen.retain(|unseen| match fleet.revision_of(&unseen.key) {
+            Some(seen) => seen < unseen.revision,
+            None => !unseen.deleted,
+        });
+        if !self.unseen.is_empty() && Instant::now() < self.unseen_until {
+            return Ok(AGAIN);
+        }
+        self.unseen.clear();
         let now = self.clock.now();
         // What was not looked at for a while may have ended and begun anew.
         if self.looked_at.is_none_or(|at| at.elapsed() > UNSEEN) {
@@ -284,6 +307,12 @@ impl Planner {
         let cluster = doing.cluster.as_ref().map_or("-", |cluster| cluster.as_str());
         match written {
             Ok(Committed::Written { revision }) => {
+                self.unseen_until = Instant::now() + UNSEEN;
+                self.unseen.extend(doing.proposal.writes.iter().map(|write| Unseen {
+                    key: write.key().to_owned(),
+                    revision,
+                    deleted: matches!(write, Write::Delete { .. }),
+                }));
                 tracing::info!(cluster, revision, "{}", doing.what);
                 Ok(true)
             }

@@ -8,7 +8,7 @@ use schemadock_schema::size::Size;
 use schemadock_schema::target::{Role, Target};
 use schemadock_schema::{ClusterName, InstanceName};
 
-use super::step::{Goal, member_name, whole};
+use super::step::{Goal, member_name, seen, whole};
 use super::{Scene, Step};
 use crate::placement::{Ask, NoRoom, Place, Rooms, Strategy, place};
 use crate::view::FleetView;
@@ -54,6 +54,7 @@ fn made<'a>(scene: &Scene<'a>, create: &Create) -> Goal<'a, String> {
             cluster.name
         )));
     }
+    seen(scene, &cluster)?;
     whole(&cluster)?;
     let master = cluster.master().map_or("nobody", |master| master.name.as_str());
     Ok(format!("{} has {} members, {master} leads", cluster.name, cluster.members.len()))

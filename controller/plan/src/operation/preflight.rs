@@ -49,7 +49,7 @@ impl Against<'_> {
 
     fn no_room(&mut self, path: &str, no_room: &NoRoom) {
         for refused in &no_room.refused {
-            let found = format!("{}: {}", refused.host, refused.message);
+            let found = format!("{}: {}: {}", refused.host, refused.filter, refused.message);
             self.add(path, found, "a host with room", None);
         }
         let fitting: Vec<&str> = no_room.fitting.iter().map(HostName::as_str).collect();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemadock_schema::target::{Promotion, Target};
 use schemadock_schema::{HostName, InstanceName};
 
-use super::step::{Goal, follower, gone, member_name, settled, well};
+use super::step::{Goal, follower, gone, member_name, seen, settled, well};
 use super::{Scene, Step};
 use crate::cluster::{Cluster, Member};
 use crate::placement::{Ask, NoRoom, Place, Rooms, Strategy, place};
@@ -23,6 +23,7 @@ fn scaled<'a>(scene: &Scene<'a>, replicas: u32, hosts: &[HostName]) -> Goal<'a, 
     if scene.operation.cancel {
         return Err(Step::Cancelled("what was added or taken away stays so".to_owned()));
     }
+    seen(scene, &cluster)?;
     if cluster.policy.replicas != Some(replicas) {
         let mut policy = cluster.policy.clone();
         policy.replicas = Some(replicas);
@@ -48,10 +49,8 @@ fn scaled<'a>(scene: &Scene<'a>, replicas: u32, hosts: &[HostName]) -> Goal<'a, 
         gone(scene, &cluster, &name)?;
         return Err(scene.remember(|memory| memory.current = None, format!("{name} is gone")));
     }
-    for name in &scene.operation.memory.added {
-        if let Some(member) = cluster.members.get(name) {
-            well(&cluster, member)?;
-        }
+    for member in scene.operation.memory.added.iter().filter_map(|name| cluster.members.get(name)) {
+        well(&cluster, member)?;
     }
     settled(&cluster)?;
     Ok(format!("{} has {} members", cluster.name, cluster.members.len()))

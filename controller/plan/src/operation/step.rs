@@ -102,6 +102,14 @@ pub(crate) fn settled<'a>(cluster: &Cluster<'_>) -> Goal<'a> {
     }
 }
 
+/// Members that this operation has written are in the view: its parts are not in step.
+pub(crate) fn seen<'a>(scene: &Scene<'a>, cluster: &Cluster<'_>) -> Goal<'a> {
+    match scene.operation.memory.added.iter().find(|name| !cluster.members.contains_key(*name)) {
+        Some(name) => Err(Step::Wait(format!("the target of {name}"))),
+        None => Ok(()),
+    }
+}
+
 /// Every member is as it is to be, and the durability is as wished.
 pub(crate) fn whole<'a>(cluster: &Cluster<'_>) -> Goal<'a> {
     match cluster.missing() {
@@ -309,6 +317,14 @@ pub(crate) fn led_by<'a>(
     }
     if record.acks_next.is_some() || !record.leaving.is_empty() {
         return Err(Step::Wait("a change of the voters that is under way".to_owned()));
+    }
+    let behind = cluster.members.values().find(|member| {
+        let there = member.alive && !member.target.disabled;
+        let known = member.status.and_then(|status| status.leadership_revision);
+        there && known != Some(stored.mod_revision)
+    });
+    if let Some(member) = behind {
+        return Err(Step::Wait(format!("{} to have in force who votes", member.name)));
     }
     // Those that move behind the candidate first must be there (leadership design, Switchover 2).
     let movers = record.voters.len().saturating_sub(record.acks.max(1) as usize);

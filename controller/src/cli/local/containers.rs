@@ -40,7 +40,7 @@ pub(crate) async fn connect(socket: &str) -> Result<Docker, Failure> {
     docker.negotiate_version().await.map_err(error)
 }
 
-/// Ends and removes all containers of these hosts in a fleet that has had these ids. How many there were.
+/// Ends and removes all containers of these hosts in a fleet that has had these ids. How many servers there were.
 ///
 /// The signal is KILL: a server that is asked politely answers OK to commits that no other member has.
 pub(super) async fn remove_all(
@@ -54,14 +54,21 @@ pub(super) async fn remove_all(
         if found.is_empty() {
             break;
         }
-        removed += found.len();
-        let all = found.iter().map(|id| remove(docker, id));
+        removed += found.iter().filter(|one| one.server).count();
+        let all = found.iter().map(|one| remove(docker, &one.id));
         join_all(all).await.into_iter().collect::<Result<Vec<()>, Failure>>()?;
     }
     Ok(removed)
 }
 
-async fn list(docker: &Docker, fleet: &[String], hosts: &[HostName]) -> Result<Vec<String>, Failure> {
+/// A container of the fleet.
+struct Found {
+    id: String,
+    /// Whether it is an instance's, not one that holds a host's network.
+    server: bool,
+}
+
+async fn list(docker: &Docker, fleet: &[String], hosts: &[HostName]) -> Result<Vec<Found>, Failure> {
     let mut found = Vec::new();
     for id in fleet {
         let filters = [("label".to_owned(), vec![format!("schemadock.fleet={id}")])].into();
@@ -73,12 +80,16 @@ async fn list(docker: &Docker, fleet: &[String], hosts: &[HostName]) -> Result<V
             let label = container.labels.as_ref().and_then(|labels| labels.get("schemadock.host"));
             label.is_some_and(|host| hosts.iter().any(|own| own.as_str() == host))
         });
-        found.extend(ours.filter_map(|container| container.id));
+        found.extend(ours.filter_map(|container| {
+            let server = container.labels.is_some_and(|labels| labels.contains_key("schemadock.instance"));
+            Some(Found { id: container.id?, server })
+        }));
     }
     Ok(found)
 }
 
-async fn remove(docker: &Docker, id: &str) -> Result<(), Failure> {
+/// Ends and removes a container, if it is there.
+pub(super) async fn remove(docker: &Docker, id: &str) -> Result<(), Failure> {
     let kill = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
     accept(docker.kill_container(id, Some(kill)).await, "kill", id)?;
     let remove = RemoveContainerOptionsBuilder::new().force(true).v(true).build();

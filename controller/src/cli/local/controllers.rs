@@ -109,6 +109,7 @@ async fn provide_one(directory: &Directory, number: u8, program: &Path) -> Resul
         pid_file: &dir.join("controller.pid"),
         without_environment: "SCHEMADOCK_",
         environment,
+        network: None,
     };
     let process = process::start(&what)
         .map_err(|why| Failure::failed(format!("{} cannot be started: {why}", program.display())))?;

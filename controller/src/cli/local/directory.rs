@@ -19,6 +19,12 @@ pub(super) struct Remembered {
     pub(super) name: String,
     /// Hosts have the addresses 127.0.`block`.1 and so on.
     pub(super) block: Option<u8>,
+    /// Whether each host is a network namespace with an address of its own.
+    #[serde(default)]
+    pub(super) netns: bool,
+    /// Then which network of 198.18.0.0/15 they are in, counted in 256 addresses.
+    #[serde(default)]
+    pub(super) subnet: Option<u16>,
     /// How many hosts it has.
     pub(super) hosts: u8,
     /// How many copies of the controller it has, once somebody has said so.
@@ -103,18 +109,7 @@ impl Directory {
                     .hint("Name another directory with --dir, or an empty one."));
             }
         }
-        let name = name_of(&path);
-        let remembered = Remembered {
-            run_dir: run_dir(&name),
-            name,
-            block: None,
-            hosts: 0,
-            controllers: None,
-            etcd_port: None,
-            prefix: prefix.to_owned(),
-            image: None,
-            fleet: Vec::new(),
-        };
+        let remembered = Remembered::new(&path, prefix);
         let directory = Directory { path, remembered, _lock: lock };
         directory.remember()?;
         Ok(directory)
@@ -177,6 +172,24 @@ fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {
 }
 
 impl Remembered {
+    /// What a new fleet in this directory begins with.
+    pub(super) fn new(path: &Path, prefix: &str) -> Remembered {
+        let name = name_of(path);
+        Remembered {
+            run_dir: run_dir(&name),
+            name,
+            block: None,
+            netns: false,
+            subnet: None,
+            hosts: 0,
+            controllers: None,
+            etcd_port: None,
+            prefix: prefix.to_owned(),
+            image: None,
+            fleet: Vec::new(),
+        }
+    }
+
     /// The names of the hosts, in order.
     pub(super) fn host_names(&self) -> Vec<HostName> {
         (1..=self.hosts).map(host_name).collect()
@@ -187,9 +200,20 @@ impl Remembered {
         self.etcd_port.map(|port| format!("http://127.0.0.1:{port}"))
     }
 
+    /// Where etcd answers the hosts.
+    pub(super) fn etcd_url_of_hosts(&self) -> Option<String> {
+        match self.network() {
+            Some(network) => self.etcd_port.map(|port| format!("http://{}:{port}", network.own_address())),
+            None => self.etcd_url(),
+        }
+    }
+
     /// The address of host `number` (from 1 on).
     pub(super) fn address(&self, number: u8) -> String {
-        format!("127.0.{}.{number}", self.block.unwrap_or_default())
+        match self.network() {
+            Some(network) => network.address(number).to_string(),
+            None => format!("127.0.{}.{number}", self.block.unwrap_or_default()),
+        }
     }
 }
 
@@ -261,6 +285,12 @@ fn remove_tree(path: &Path) -> Result<(), Failure> {
 /// What could not be done to which path.
 pub(super) fn trouble(verb: &str, path: &Path, why: &io::Error) -> Failure {
     Failure::failed(format!("cannot {verb} {}: {why}", path.display()))
+}
+
+/// There is no fleet where one was expected.
+pub(super) fn none_in(path: &Path) -> Failure {
+    Failure::failed(format!("there is no local fleet in {}", path.display()))
+        .hint("`schemadock local up` makes one; --dir names another directory.")
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `local down`: leaves nothing running, and with `--purge` nothing at all.
 
 use super::directory::Directory;
-use super::{DirArg, containers, controllers, hosts, store};
+use super::{DirArg, containers, controllers, hosts, network, store};
 use crate::cli::{Context, Failure, fleet};
 
 /// Arguments.
@@ -38,6 +38,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     // etcd goes even where Docker does not answer: whoever comes back finds less to look after.
     let etcd_ended = store::stop(&directory).await;
     let servers = servers?;
+    network::remove(&directory.remembered)?;
     if !etcd_ended {
         return Err(Failure::failed(format!(
             "etcd does not end; its pid is in {}/etcd.pid",

@@ -18,6 +18,8 @@ pub(super) struct Facts {
     prefix: String,
     /// ` --dir DIR`, where it is not the usual one.
     dir_flag: String,
+    /// Whether hosts can be cut off.
+    netns: bool,
 }
 
 impl Facts {
@@ -26,6 +28,7 @@ impl Facts {
             etcd: directory.remembered.etcd_url().unwrap_or_default(),
             prefix: directory.remembered.prefix.clone(),
             dir_flag: dir.flag(),
+            netns: directory.remembered.netns,
         }
     }
 
@@ -69,6 +72,12 @@ pub(super) async fn print(
             anstream::println!("     or  schemadock cluster create NAME --replicas 2");
             anstream::println!("watch    schemadock get instances -w");
         }
+    }
+    if facts.netns {
+        anstream::println!(
+            "break    schemadock local isolate schemadock01{}    (local heal takes it back)",
+            facts.dir_flag
+        );
     }
     anstream::println!(
         "stop     schemadock local down{}    (data stay; with --purge they go, too)",

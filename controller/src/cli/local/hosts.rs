@@ -10,6 +10,8 @@ use schemadock_schema::size::offered_memory;
 use serde::Serialize;
 
 use super::directory::{Directory, Remembered, host_name, private_dir, write_private};
+use super::namespaces;
+use super::network::namespace;
 use super::process::{self, Process, Start};
 use crate::cli::Failure;
 
@@ -32,6 +34,8 @@ struct Settings {
     cpus: f64,
     zone: String,
     container_prefix: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     time_scale: Option<f64>,
 }
@@ -144,9 +148,18 @@ async fn provide_one(
     if changed {
         write_private(&file, text.as_bytes())?;
     }
+    let network = match directory.remembered.network() {
+        None => None,
+        Some(_) => {
+            let sleeper = namespaces::running(&directory.path, number)
+                .ok_or_else(|| Failure::failed(format!("the network of {} is gone", host_name(number))))?;
+            Some(namespace(sleeper.pid))
+        }
+    };
     let mut done = Agent::Started;
     if let Some(process) = running(&directory.path, number) {
-        if !changed && !process.is_outdated(program) {
+        let in_its_network = network.is_none() || namespaces::holds(&directory.path, number, &process);
+        if !changed && in_its_network && !process.is_outdated(program) {
             return Ok(Running { number, host: host_name(number), what: Agent::Kept, process });
         }
         if !process.stop(PATIENCE).await {
@@ -162,6 +175,7 @@ async fn provide_one(
         pid_file: &dir.join("agent.pid"),
         without_environment: "SCHEMADOCK_",
         environment: Vec::new(),
+        network,
     };
     let process = process::start(&what)
         .map_err(|why| Failure::failed(format!("{} cannot be started: {why}", program.display())))?;
@@ -177,7 +191,7 @@ fn settings(directory: &Directory, number: u8, machine: Machine, docker: &str) -
     let remembered: &Remembered = &directory.remembered;
     let hosts = remembered.hosts.max(1);
     let memory = offered_memory(machine.memory) / u64::from(hosts);
-    let etcd = remembered.etcd_url().ok_or_else(|| Failure::failed("etcd has no port yet"))?;
+    let etcd = remembered.etcd_url_of_hosts().ok_or_else(|| Failure::failed("etcd has no port yet"))?;
     Ok(Settings {
         host: host_name(number).to_string(),
         address: remembered.address(number),
@@ -193,19 +207,23 @@ fn settings(directory: &Directory, number: u8, machine: Machine, docker: &str) -
         cpus: (machine.cpus as f64 * 100.0 / f64::from(hosts)).floor().max(1.0) / 100.0,
         zone: format!("zone{number}"),
         container_prefix: format!("{}-", remembered.name),
+        network: remembered.network().map(|_| format!("container:{}", remembered.sleeper(number))),
         time_scale: std::env::var("SCHEMADOCK_TIME_SCALE").ok().and_then(|text| text.parse().ok()),
     })
 }
 
 /// Stops all agents; the servers run on. The names of those that do not end.
 pub(super) async fn stop(directory: &Directory) -> Vec<String> {
-    let all = (1..=directory.remembered.hosts).map(|number| async move {
-        match running(&directory.path, number) {
-            Some(process) if !process.stop(PATIENCE).await => {
-                Some(format!("{} (pid {})", host_name(number), process.pid))
-            }
-            _ => None,
-        }
-    });
+    let all = (1..=directory.remembered.hosts).map(|number| stop_one(&directory.path, number));
     join_all(all).await.into_iter().flatten().collect()
+}
+
+/// Stops the agent of one host. Its name, where it does not end.
+pub(super) async fn stop_one(directory: &Path, number: u8) -> Option<String> {
+    match running(directory, number) {
+        Some(process) if !process.stop(PATIENCE).await => {
+            Some(format!("{} (pid {})", host_name(number), process.pid))
+        }
+        _ => None,
+    }
 }

@@ -1,11 +1,12 @@
-//! A whole fleet on one machine: `local up`, `down`, `status`.
+//! A whole fleet on one machine: `local up`, `down`, `status`, `isolate`, `heal`.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`directory`] | where it lives and what it remembers |
 //! | [`process`] | background processes that outlive the command |
 //! | [`store`], [`controllers`], [`hosts`], [`containers`] | its etcd, its controllers, its agents, its servers |
-//! | [`up`], [`goodbye`], [`down`], [`status`] | the commands |
+//! | [`network`], [`namespaces`] | bridge, links and network namespaces of hosts with addresses of their own |
+//! | [`up`], [`goodbye`], [`down`], [`status`], [`isolation`] | the commands |
 
 pub(crate) mod containers;
 mod controllers;
@@ -13,6 +14,9 @@ mod directory;
 mod down;
 mod goodbye;
 mod hosts;
+mod isolation;
+mod namespaces;
+mod network;
 mod process;
 mod status;
 mod store;
@@ -39,6 +43,10 @@ pub enum Command {
     Down(down::Args),
     /// Show what runs.
     Status(status::Args),
+    /// Cut a host off, from everybody or from some (a fleet with --netns; root).
+    Isolate(isolation::IsolateArgs),
+    /// Connect a host again that was cut off (root).
+    Heal(isolation::HealArgs),
 }
 
 /// Where the fleet lives.
@@ -77,5 +85,7 @@ pub async fn run(ctx: &Context, args: Args) -> Result<(), Failure> {
         Command::Up(args) => up::run(ctx, args).await,
         Command::Down(args) => down::run(args).await,
         Command::Status(args) => status::run(&args).await,
+        Command::Isolate(args) => isolation::isolate(&args),
+        Command::Heal(args) => isolation::heal(&args),
     }
 }

@@ -13,6 +13,8 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 
+use super::network::in_namespace;
+
 /// What a background process is started with.
 pub(super) struct Start<'a> {
     /// The program.
@@ -27,6 +29,8 @@ pub(super) struct Start<'a> {
     pub(super) without_environment: &'a str,
     /// What is set for it all the same.
     pub(super) environment: Vec<(&'a str, String)>,
+    /// The network namespace that it runs in; this one's where none is named.
+    pub(super) network: Option<PathBuf>,
 }
 
 /// A process, held by a descriptor: it cannot turn into another one.
@@ -41,7 +45,11 @@ pub(super) struct Process {
 pub(super) fn start(what: &Start<'_>) -> io::Result<Process> {
     let log = fs::OpenOptions::new().create(true).append(true).open(what.log)?;
     // setsid(1) becomes the program itself, under the same pid; a session of its own survives the terminal.
-    let mut command = Command::new("setsid");
+    let mut command = match &what.network {
+        // So does nsenter(1) with setsid.
+        Some(network) => in_namespace(network, "setsid"),
+        None => Command::new("setsid"),
+    };
     command.arg(what.program).args(&what.arguments);
     for (name, _) in std::env::vars_os() {
         if name.as_bytes().starts_with(what.without_environment.as_bytes()) {
@@ -53,15 +61,19 @@ pub(super) fn start(what: &Start<'_>) -> io::Result<Process> {
         command.current_dir("/").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().map_err(
             |why| match why.kind() {
                 io::ErrorKind::NotFound => {
-                    io::Error::new(why.kind(), "setsid (of util-linux) is not on the PATH")
+                    io::Error::new(why.kind(), "setsid or nsenter (of util-linux) is not on the PATH")
                 }
                 _ => why,
             },
         )?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    record(pid, what.pid_file)
+}
+
+/// Writes the pid file of a process, and holds it.
+pub(super) fn record(pid: i32, pid_file: &Path) -> io::Result<Process> {
     let started = start_time(pid).unwrap_or(0);
-    let text = format!("{pid} {started}\n");
-    fs::write(what.pid_file, text)?;
+    fs::write(pid_file, format!("{pid} {started}\n"))?;
     open(pid)
 }
 
@@ -77,7 +89,8 @@ pub(super) fn find(pid_file: &Path, program: &str, word: &str) -> Option<Process
     })
 }
 
-fn from_pid_file(pid_file: &Path) -> Option<Process> {
+/// The process that a pid file names, if it still is that process.
+pub(super) fn from_pid_file(pid_file: &Path) -> Option<Process> {
     let text = fs::read_to_string(pid_file).ok()?;
     let (pid, started) = text.trim().split_once(' ')?;
     let (pid, started) = (pid.parse().ok()?, started.parse::<u64>().ok()?);
@@ -123,6 +136,12 @@ impl Process {
     pub(super) async fn ended(&self) {
         // An error means that the descriptor cannot be waited on, which is so only of a process that is gone.
         let _ = self.handle.readable().await;
+    }
+
+    /// Whether this word stands among its arguments.
+    pub(super) fn has_argument(&self, word: &str) -> bool {
+        let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|own| own == word.as_bytes())
     }
 
     /// Whether it runs a program file that has been replaced or removed since.

@@ -5,7 +5,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::directory::{self, Remembered, host_name};
-use super::{DirArg, controllers, hosts, store};
+use super::isolation::{self, Isolated};
+use super::{DirArg, controllers, hosts, namespaces, store};
 use crate::cli::context::OutputArg;
 use crate::cli::{Context, Failure};
 
@@ -39,7 +40,7 @@ pub(super) struct LocalHost {
     pub(super) name: String,
     pub(super) address: String,
     pub(super) agent_pid: Option<i32>,
-    pub(super) isolated: bool,
+    pub(super) isolated: Isolated,
 }
 
 /// A copy of the controller.
@@ -51,28 +52,30 @@ pub(super) struct LocalController {
 }
 
 /// What runs in a directory.
-pub(super) async fn of(path: &Path, remembered: &Remembered) -> Local {
+pub(super) async fn of(path: &Path, remembered: &Remembered) -> Result<Local, Failure> {
     let office = office(path, remembered).await;
     let controllers = (1..=remembered.controllers()).map(|number| {
         let pid = controllers::running(path, number).map(|process| process.pid);
         LocalController { pid, leader: office.map(|office| pid.is_some() && office == pid) }
     });
-    let hosts = (1..=remembered.hosts).map(|number| LocalHost {
-        name: host_name(number).to_string(),
-        address: remembered.address(number),
-        agent_pid: hosts::running(path, number).map(|process| process.pid),
-        isolated: false,
+    let hosts = (1..=remembered.hosts).map(|number| {
+        Ok(LocalHost {
+            name: host_name(number).to_string(),
+            address: remembered.address(number),
+            agent_pid: hosts::running(path, number).map(|process| process.pid),
+            isolated: isolation::of(path, remembered, number)?,
+        })
     });
-    Local {
+    Ok(Local {
         etcd: remembered.etcd_url(),
         etcd_pid: store::running(path).map(|process| process.pid),
         prefix: remembered.prefix.clone(),
         dir: path.display().to_string(),
         fleet: remembered.fleet.last().cloned(),
-        netns: false,
-        hosts: hosts.collect(),
+        netns: remembered.netns,
+        hosts: hosts.collect::<Result<_, Failure>>()?,
         controllers: controllers.collect(),
-    }
+    })
 }
 
 /// The process in office; the outer none where etcd does not say.
@@ -86,10 +89,9 @@ async fn office(path: &Path, remembered: &Remembered) -> Option<Option<i32>> {
 pub(super) async fn run(args: &Args) -> Result<(), Failure> {
     let path = args.dir.path()?;
     let Some((path, remembered)) = directory::look(&path)? else {
-        return Err(Failure::failed(format!("there is no local fleet in {}", path.display()))
-            .hint("`schemadock local up` makes one; --dir names another directory."));
+        return Err(directory::none_in(&path));
     };
-    let local = of(&path, &remembered).await;
+    let local = of(&path, &remembered).await?;
     if args.output.json() {
         let text = serde_json::to_string_pretty(&local).map_err(|why| Failure::failed(why.to_string()))?;
         anstream::println!("{text}");
@@ -100,6 +102,9 @@ pub(super) async fn run(args: &Args) -> Result<(), Failure> {
     anstream::println!("fleet         {}", local.fleet.as_deref().unwrap_or("-"));
     anstream::println!("prefix        {}", local.prefix);
     anstream::println!("etcd          {}  {}", local.etcd.as_deref().unwrap_or("-"), pid(local.etcd_pid));
+    if let Some(network) = remembered.network() {
+        anstream::println!("network       {} on the bridge {}", network.range(), network.bridge());
+    }
     for (controller, number) in local.controllers.iter().zip(1..) {
         let office = match controller.leader {
             Some(true) => "  in office",
@@ -108,8 +113,11 @@ pub(super) async fn run(args: &Args) -> Result<(), Failure> {
         };
         anstream::println!("controller {number}  {}{office}", pid(controller.pid));
     }
-    for host in &local.hosts {
-        anstream::println!("{:<12}  {}  agent {}", host.name, host.address, pid(host.agent_pid));
+    for (host, number) in local.hosts.iter().zip(1..) {
+        let lost = local.netns && host.agent_pid.is_some() && namespaces::running(&path, number).is_none();
+        let lost = if lost { "  its network is gone; `local up` makes it anew" } else { "" };
+        let cut = host.isolated.words().map(|words| format!("  {words}")).unwrap_or_default();
+        anstream::println!("{:<12}  {}  agent {}{cut}{lost}", host.name, host.address, pid(host.agent_pid));
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use schemadock_store::etcd::Etcd;
 use schemadock_store::{Selector, Store as _};
 
-use super::directory::{Directory, private_dir};
+use super::directory::{Directory, Remembered, private_dir};
 use super::process::{self, Process, Start};
 use crate::cli::Failure;
 
@@ -33,10 +33,12 @@ pub(super) fn running(directory: &std::path::Path) -> Option<Process> {
 /// Sees to it that etcd runs and answers. True: it was started just now.
 pub(super) async fn provide(directory: &mut Directory) -> Result<bool, Failure> {
     if let (Some(process), Some(url)) = (running(&directory.path), directory.remembered.etcd_url()) {
-        if answers(&url, &process, READY).await {
+        let port = directory.remembered.etcd_port.unwrap_or_default();
+        let listens = process.has_argument(&listen(&directory.remembered, port));
+        if listens && answers(&url, &process, READY).await {
             return Ok(false);
         }
-        // Alive and mute for so long: a hung one is replaced, its data stay.
+        // Alive and mute for so long, or where hosts do not find it: it is replaced, its data stay.
         process.stop(PATIENCE).await;
     }
     let program = on_path("etcd").ok_or_else(|| {
@@ -55,7 +57,7 @@ pub(super) async fn provide(directory: &mut Directory) -> Result<bool, Failure> 
         let arguments = vec![
             "--name=local".to_owned(),
             format!("--data-dir={}", data.display()),
-            format!("--listen-client-urls={client}"),
+            listen(&directory.remembered, port),
             format!("--advertise-client-urls={client}"),
             format!("--listen-peer-urls={peer}"),
             format!("--initial-advertise-peer-urls={peer}"),
@@ -73,6 +75,7 @@ pub(super) async fn provide(directory: &mut Directory) -> Result<bool, Failure> 
             pid_file: &pid_file,
             without_environment: "ETCD_",
             environment: Vec::new(),
+            network: None,
         };
         let process = process::start(&what)
             .map_err(|why| Failure::failed(format!("{} cannot be started: {why}", program.display())))?;
@@ -89,6 +92,12 @@ pub(super) async fn provide(directory: &mut Directory) -> Result<bool, Failure> 
     }
     Err(Failure::failed(format!("etcd does not come up. The end of {}:", log.display()))
         .hint(process::last_lines(&log, 8)))
+}
+
+/// Where it listens: here, and where the hosts have a network of their own there, too.
+fn listen(remembered: &Remembered, port: u16) -> String {
+    let hosts = remembered.network().map(|network| format!(",http://{}:{port}", network.own_address()));
+    format!("--listen-client-urls=http://127.0.0.1:{port}{}", hosts.unwrap_or_default())
 }
 
 /// Stops the directory's etcd. False: it does not go.

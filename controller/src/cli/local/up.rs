@@ -11,9 +11,9 @@ use schemadock_schema::{ClusterName, HostName};
 use schemadock_store::{Change, Selector, Snapshot, Store};
 
 use super::controllers::{self, MAX_CONTROLLERS};
-use super::directory::{Directory, MAX_HOSTS, host_name, private_dir};
+use super::directory::{self, Directory, MAX_HOSTS, host_name, private_dir};
 use super::hosts::{self, Agent, Running};
-use super::{DirArg, containers, goodbye, process, store};
+use super::{DirArg, containers, goodbye, isolation, namespaces, network, process, store};
 use crate::cli::context::OutputArg;
 use crate::cli::{Context, Failure, apply, fleet, topology, wait};
 
@@ -29,6 +29,10 @@ pub struct Args {
     /// Where the fleet lives.
     #[command(flatten)]
     pub dir: DirArg,
+    /// Give each host a network namespace with an address of its own, out of 198.18.0.0/15, so that `local isolate` can
+    /// cut it off; needs root, iproute2 and iptables. Decided when the fleet is made.
+    #[arg(long)]
+    pub netns: bool,
     /// The image of instances for which nothing names one; any with mysqld 8.0.26 or newer.
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
@@ -56,9 +60,16 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Failure> {
     let socket = containers::docker_socket()?;
     let docker = containers::connect(&socket).await?;
     let path = args.dir.path()?;
+    if args.netns || directory::look(&path)?.is_some_and(|(_, remembered)| remembered.netns) {
+        network::check()?;
+    }
     let mut directory = Directory::make(&path, ctx.keys.prefix())?;
     settle(&mut directory, &args, ctx.keys.prefix())?;
     warn_of_image(&docker, &directory).await;
+    let network = match directory.remembered.netns {
+        true => Some(network::provide(&mut directory)?),
+        false => None,
+    };
 
     let fresh = store::provide(&mut directory).await?;
     let url = directory.remembered.etcd_url().ok_or_else(|| Failure::failed("etcd has no port"))?;
@@ -71,8 +82,17 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Failure> {
     let before = connection
         .read(&[Selector::Prefix(local.keys.targets()), Selector::Prefix(local.keys.statuses())])
         .await?;
-    let agents = hosts::provide(&directory, &socket).await?;
+    if let Some(network) = &network {
+        // Their containers carry the fleet's id; without one, what it lacks is said here.
+        if directory.remembered.fleet.is_empty() {
+            return known;
+        }
+        namespaces::provide(&directory, &docker, network).await?;
+    }
+    let cut_off = cut_off(&directory, &args.dir.flag())?;
+    let mut agents = hosts::provide(&directory, &socket).await?;
     report_agents(&agents);
+    agents.retain(|agent| !cut_off.contains(&agent.host));
     registered(connection.as_ref(), &local.keys, &directory, &agents).await?;
     // In an etcd that has lost the fleet the agents do nothing, but can be asked what was there.
     known?;
@@ -124,6 +144,11 @@ fn settle(directory: &mut Directory, args: &Args, prefix: &str) -> Result<(), Fa
         return Err(Failure::usage(found)
             .hint("Hosts can only be added. A smaller fleet needs another directory (--dir)."));
     }
+    if args.netns && !remembered.netns && remembered.hosts > 0 {
+        return Err(Failure::usage(format!("the hosts of the fleet in {path} share this machine's network"))
+            .hint("That is decided when a fleet is made: --netns needs another directory (--dir)."));
+    }
+    remembered.netns |= args.netns;
     remembered.hosts = hosts;
     remembered.controllers = Some(args.controllers.unwrap_or(remembered.controllers()));
     if args.image.is_some() {
@@ -179,6 +204,24 @@ fn report_agents(agents: &[Running]) {
     }
 }
 
+/// The hosts that do not reach etcd, since somebody has cut them off; nobody waits for them.
+fn cut_off(directory: &Directory, flag: &str) -> Result<BTreeSet<HostName>, Failure> {
+    let mut found = BTreeSet::new();
+    for number in 1..=directory.remembered.hosts {
+        let isolated = isolation::of(&directory.path, &directory.remembered, number)?;
+        let name = host_name(number);
+        if let Some(words) = isolated.words() {
+            anstream::eprintln!(
+                "hosts    {name} is {words}: `schemadock local heal {name}{flag}` takes that back"
+            );
+        }
+        if isolated.hides_etcd() {
+            found.insert(name);
+        }
+    }
+    Ok(found)
+}
+
 /// Returns when every host is registered and its agent alive, or an agent has ended.
 async fn registered(
     store: &dyn Store,
@@ -193,7 +236,7 @@ async fn registered(
             agent.number
         })
         .collect();
-    let mut missing: BTreeSet<HostName> = directory.remembered.host_names().into_iter().collect();
+    let mut missing: BTreeSet<HostName> = agents.iter().map(|agent| agent.host.clone()).collect();
     let all = all_reported(store, keys, &mut missing);
     let ended = tokio::select! {
         biased;

@@ -141,15 +141,10 @@ impl ClusterRow<'_> {
         found
     }
 
-    /// Voters that receive from the master now.
-    fn connected_voters(&self, record: &Leadership) -> Vec<InstanceName> {
-        let connected = |name: &InstanceName| {
-            let member = self.members.iter().find(|member| member.name == name);
-            member
-                .filter(|member| member.alive)
-                .and_then(|member| member.status)
-                .is_some_and(|status| status.source.as_ref().is_some_and(|source| source.io == "ON"))
-        };
+    /// Voters that receive from the master now, as its agent sees it.
+    fn connected_voters(&self, record: &Leadership, master: &InstanceRow<'_>) -> Vec<InstanceName> {
+        let receivers = master.status.map(|status| status.receivers.as_slice()).unwrap_or_default();
+        let connected = |name: &InstanceName| receivers.contains(name);
         record.voters.iter().map(|voter| voter.name.clone()).filter(|name| connected(name)).collect()
     }
 
@@ -173,9 +168,10 @@ impl ClusterRow<'_> {
         let Some(record) = self.record.filter(|record| record.acks > 0) else {
             return Writes { state: "open", waiting_on: None, would_wait_without: without };
         };
-        let connected = self.connected_voters(record);
+        let connected = self.connected_voters(record, open);
         let needed = record.acks as usize;
-        if connected.len() < needed {
+        let waits = open.status.and_then(|status| status.commits_waiting).is_some_and(|waiting| waiting > 0);
+        if connected.len() < needed || waits {
             let away: Vec<&str> = record
                 .voters
                 .iter()
