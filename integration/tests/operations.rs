@@ -166,7 +166,7 @@ async fn durability_follows_its_wish_and_its_voters() {
         .await;
     assert_eq!(topology.writable, Some(true));
     let text = fleet.done(&["topology", SHOP]).await.stdout;
-    assert!(text.contains("waiting") && text.contains(&last), "{text}");
+    assert!(text.contains("writes wait for voters") && text.contains(&last), "{text}");
     println!("{text}");
     // F16: a polite stop acknowledges nothing.
     let before = roamer.look().acknowledged.len();

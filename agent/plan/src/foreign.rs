@@ -2,7 +2,7 @@
 
 use schemadock_schema::gtid::GtidSet;
 use schemadock_schema::known::Known;
-use schemadock_schema::leadership::Leadership;
+use schemadock_schema::leadership::{Durability, Leadership};
 use schemadock_schema::status::WaitKind;
 
 use crate::observed::{Seen, ServerSeen, SourceSeen, ThreadState};
@@ -56,12 +56,19 @@ fn arriving(wish: &Wish, seen: &Seen, server: &ServerSeen, reference: &SourceSee
     if from.is_some() && from == compared { numbers.union(&channel.retrieved) } else { numbers }
 }
 
-/// What waits on the master for its acknowledgement is in its binary log, and with the voters, before the master counts
-/// it as executed (AFTER_SYNC): to drop it here would take the acknowledgement back.
+/// What waits on the master for its acknowledgement is in its binary log, and with the voters, executed there too,
+/// before the master counts it as executed (AFTER_SYNC): to drop it here would take the acknowledgement back. Where
+/// nothing is acknowledged a master that has lost its tail in a crash may use the numbers again.
 fn unfinished(record: Option<&Leadership>, server: &ServerSeen) -> GtidSet {
-    let leads = record.filter(|record| record.master.is_some()).and_then(Leadership::last_lineage);
-    let retrieved = server.channel.as_ref().map(|channel| channel.retrieved.clone()).unwrap_or_default();
-    leads.map(|led| retrieved.of_uuid(&led.server_uuid)).unwrap_or_default()
+    let Some(record) = record.filter(|record| record.master.is_some()) else { return GtidSet::new() };
+    let Some(led) = record.last_lineage() else { return GtidSet::new() };
+    match record.durability {
+        Durability::Async => {
+            let retrieved = server.channel.as_ref().map(|channel| channel.retrieved.clone());
+            retrieved.unwrap_or_default().of_uuid(&led.server_uuid)
+        }
+        Durability::Lossless | Durability::Alone => server.received().of_uuid(&led.server_uuid),
+    }
 }
 
 /// What is done about them; none where they are harmless and do not keep it from attaching.

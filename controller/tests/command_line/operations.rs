@@ -29,8 +29,10 @@ pub(crate) async fn at_work() -> Fleet {
         fleet.report(host, name, follows).await;
     }
     let entry = json!({"term": 1, "name": "h1-c-db1", "server_uuid": "u1", "base": ""});
+    let voters =
+        json!([{"name": "h2-c-db2", "server_uuid": "u2"}, {"name": "h3-c-db3", "server_uuid": "u3"}]);
     let record = json!({"term": 1, "master": "h1-c-db1", "phase": "steady", "durability": "async", "founder": "u1",
-        "lineage": [entry]});
+        "voters": voters, "lineage": [entry]});
     fleet.put(&[("leadership/c", record)]).await;
     fleet
 }

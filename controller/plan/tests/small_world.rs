@@ -1,9 +1,9 @@
 //! Operations from their beginning to their end, in a small world: table cases, and random stories with controllers that
 //! end anywhere, hosts that go and come, and handovers that are taken back.
 
-#[path = "operations/judge.rs"]
+#[path = "small_world/judge.rs"]
 mod judge;
-#[path = "operations/world.rs"]
+#[path = "small_world/world.rs"]
 mod world;
 
 use std::collections::BTreeMap;
