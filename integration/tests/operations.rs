@@ -99,6 +99,10 @@ async fn a_cluster_lives_through_every_operation_and_loses_nothing() {
     let leads = master(&fleet);
     let free = (1..=4)
         .find(|number| fleet.world().members(SHOP).iter().all(|(name, ..)| number_of(name) != *number));
+    // The application knows the new member's address beforehand, as one that reads the route does.
+    let mut known = places(&fleet);
+    known.push((fleet.address(free.unwrap()), 3306));
+    roamer.set_members(known);
     fleet.done(&["cluster", "move", &leads, "--to", &host(free.unwrap())]).await;
     roamer.set_members(places(&fleet));
     roamer.more(20).await;

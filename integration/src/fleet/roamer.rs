@@ -98,7 +98,7 @@ impl Roamer {
                     at += 1;
                 }
                 // One that finds nobody does not turn without a pause.
-                if done || at % all.len() == 0 {
+                if done || at.is_multiple_of(all.len()) {
                     tokio::time::sleep(EVERY).await;
                 }
             }

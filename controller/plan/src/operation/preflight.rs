@@ -281,7 +281,7 @@ impl Against<'_> {
 }
 
 fn version(text: &str) -> Option<Vec<u32>> {
-    let digits = text.split(|c: char| c == '-' || c == '+').next()?;
+    let digits = text.split(['-', '+']).next()?;
     digits.split('.').map(|part| part.parse().ok()).collect()
 }
 

@@ -292,7 +292,7 @@ fn restarted<'a>(scene: &Scene<'a>, cluster: &Cluster<'a>) -> Goal<'a> {
 fn whole_but_pending<'a>(cluster: &Cluster<'_>) -> Goal<'a> {
     let unmet = cluster.members.values().find(|member| {
         let pends = member.status.is_some_and(|status| !status.restart_pending.is_empty());
-        !member.converged(cluster.policy_revision) && !(pends && member.runs())
+        !(member.converged(cluster.policy_revision) || pends && member.runs())
     });
     if let Some(member) = unmet {
         return Err(Step::Wait(member.missing(cluster.policy_revision).unwrap_or_default()));
