@@ -30,20 +30,12 @@ pub struct Doing {
 }
 
 /// Everything to be written now: one transaction for each cluster at most, and those of operations that touch none yet.
-/// Clusters that are left out of `only` are not looked at.
-pub fn plan(
-    view: &FleetView,
-    keys: &Keys,
-    since: &Since,
-    now: Timestamp,
-    bounds: &Bounds,
-    only: impl Fn(&ClusterName) -> bool,
-) -> Vec<Doing> {
+pub fn plan(view: &FleetView, keys: &Keys, since: &Since, now: Timestamp, bounds: &Bounds) -> Vec<Doing> {
     let mut doings = Vec::new();
     let mut names = view.clusters();
     names.extend(view.leaderships.keys().cloned());
     let mut busy = std::collections::BTreeSet::new();
-    for name in names.iter().filter(|name| only(name)) {
+    for name in &names {
         if let Some(doing) = of_cluster(view, keys, name, since, now, bounds) {
             busy.insert(name);
             doings.push(doing);

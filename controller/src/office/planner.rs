@@ -279,7 +279,7 @@ impl Planner {
         }
         self.looked_at = Some(Instant::now());
         self.since.notice(&self.fleet, now);
-        let doings = plan(&self.fleet, &self.keys, &self.since, now, &self.bounds, |_| true);
+        let doings = plan(&self.fleet, &self.keys, &self.since, now, &self.bounds);
         let mut lost = false;
         for doing in doings {
             lost |= !self.write(doing, office).await?;

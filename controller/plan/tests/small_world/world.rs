@@ -197,7 +197,7 @@ impl World {
         let view = self.view();
         self.since.notice(&view, self.now());
         let bounds = Bounds::default();
-        let doings = plan(&view, &self.keys, &self.since, self.now(), &bounds, |_| true);
+        let doings = plan(&view, &self.keys, &self.since, self.now(), &bounds);
         let mut wrote = false;
         for doing in doings.into_iter().take(lives) {
             if self.commit(&doing.proposal) {
