@@ -50,6 +50,7 @@ const ELSEWHERE: &[&str] = &[
     "TakeBack",
     "TakeOver",
     "StepDown",
+    "TakeEvents",
 ];
 
 /// A fleet whose agents are started anew whenever a failpoint has ended them.

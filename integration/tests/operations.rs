@@ -336,3 +336,47 @@ async fn what_cannot_be_done_is_refused() {
     let after = fleet.world().below("/schemadock/targets/").map(|entry| entry.mod_revision).max();
     assert_eq!(after, revision, "nothing was changed");
 }
+
+/// Events run on the master and nowhere else, however a member was seeded; those that were off stay off (fact F8).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scheduled_events_follow_the_master() {
+    let fleet = shop(4).await;
+    let mut sql = fleet.sql_of(SHOP, &master(&fleet)).await;
+    for statement in [
+        "CREATE DATABASE clock",
+        "CREATE TABLE clock.ticks (id BIGINT AUTO_INCREMENT PRIMARY KEY, host VARCHAR(64), mode VARCHAR(200))",
+        "SET SESSION sql_mode = 'ANSI_QUOTES,STRICT_ALL_TABLES'",
+        "CREATE EVENT clock.tick ON SCHEDULE EVERY 1 SECOND DO \
+         INSERT INTO clock.ticks (host, mode) VALUES (@@bind_address, @@SESSION.sql_mode)",
+        "CREATE EVENT clock.never ON SCHEDULE EVERY 1 SECOND DISABLE DO INSERT INTO clock.ticks (host) VALUES ('never')",
+    ] {
+        sql.run(statement).await;
+    }
+    // A member that came by CLONE has the event as its donor had it: on.
+    fleet.done(&["cluster", "scale", SHOP, "--replicas", "3"]).await;
+    let cloned =
+        fleet.world().members(SHOP).into_iter().map(|(name, ..)| name).max_by_key(|name| number_of(name));
+    for to in [minions(&fleet)[0].clone(), cloned.unwrap(), master(&fleet)] {
+        fleet.done(&["cluster", "switchover", SHOP, "--to", &to]).await;
+        let members = fleet.world().members(SHOP);
+        let (_, address, _) = members.iter().find(|(name, ..)| *name == to).unwrap();
+        let mut sql = fleet.sql_of(SHOP, &to).await;
+        let before = sql.text("SELECT COALESCE(MAX(id), 0) FROM clock.ticks").await;
+        let ticked = format!("SELECT COUNT(*) FROM clock.ticks WHERE id > {before} AND host = '{address}'");
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        // An event tells nobody that it ran.
+        while sql.text(&ticked).await == "0" {
+            assert!(tokio::time::Instant::now() < deadline, "no event runs on {to}\n{}", fleet.describe());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let others = format!("SELECT COUNT(*) FROM clock.ticks WHERE id > {before} AND host <> '{address}'");
+        assert_eq!(sql.text(&others).await, "0", "an event runs elsewhere");
+        assert_eq!(sql.text("SELECT COUNT(*) FROM clock.ticks WHERE host = 'never'").await, "0");
+        for (name, ..) in members.iter().filter(|(name, ..)| *name != to) {
+            assert_eq!(fleet.sql_of(SHOP, name).await.global("event_scheduler").await, "OFF", "{name}");
+        }
+    }
+    let mut sql = fleet.sql_of(SHOP, &master(&fleet)).await;
+    let modes = sql.rows("SELECT DISTINCT mode FROM clock.ticks").await;
+    assert_eq!(modes.len(), 1, "an event keeps its SQL mode: {modes:?}");
+}

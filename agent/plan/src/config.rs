@@ -42,11 +42,16 @@ const UNASKED: &[(&str, &str)] = &[
     ("loose_innodb_numa_interleave", "OFF"),
 ];
 
+/// Whether scheduled events run: set by who opens a server, unless `mysql` says it.
+pub const EVENT_SCHEDULER: &str = "event_scheduler";
+
 /// Defaults that `mysql` may override.
 const DEFAULTS: &[(&str, &str)] = &[
     ("binlog_expire_logs_seconds", "259200"),
     ("disabled_storage_engines", "MyISAM,MEMORY,CSV,ARCHIVE,BLACKHOLE,FEDERATED,EXAMPLE"),
     ("replica_net_timeout", "10"),
+    // Events run on the master alone; its agent turns them on.
+    (EVENT_SCHEDULER, "OFF"),
 ];
 
 /// What trims performance_schema on servers below 1 GiB.

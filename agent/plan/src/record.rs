@@ -25,6 +25,9 @@ pub struct Record {
     /// The durability of the last term in which this data directory was master.
     #[serde(default)]
     pub led_under: Option<Durability>,
+    /// The term in which the scheduled events of the one that led before were looked at.
+    #[serde(default)]
+    pub events_term: Option<u64>,
     /// The file last found good by `mysqld --validate-config`, as a hash, with the image.
     #[serde(default)]
     pub validated: Option<String>,

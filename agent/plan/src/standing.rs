@@ -193,7 +193,17 @@ fn lead(record: &Leadership, wish: &Wish, desired: &Desired, seen: &Seen, server
     {
         return plan;
     }
+    if let Some(plan) = events_of_the_last(record, seen).filter(|_| !hands_off(desired)) {
+        return plan;
+    }
     swapped_by_hand(wish, desired).unwrap_or(Plan::Converged)
+}
+
+/// Scheduled events run on the master alone: a new one asks once which ran on the one before.
+fn events_of_the_last(record: &Leadership, seen: &Seen) -> Option<Plan<Step>> {
+    let [.., before, now] = record.lineage.as_slice() else { return None };
+    let other = before.name != now.name && seen.record.events_term != Some(now.term);
+    other.then(|| Plan::Do(Step::TakeEvents { from: before.name.clone(), term: now.term }))
 }
 
 fn closed_master(server: &ServerSeen) -> String {

@@ -298,6 +298,13 @@ pub enum StandingStep {
     },
     /// End the clients of a server that led: it follows now.
     StepDown,
+    /// Turn on the scheduled events that ran on the one that led before.
+    TakeEvents {
+        /// It.
+        from: InstanceName,
+        /// The term they are taken over in.
+        term: u64,
+    },
     /// Commit a marker behind the change of voters, and look for it on those that stay (V3; long).
     BeginBarrier {
         /// The record, by its revision.

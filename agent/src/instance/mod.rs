@@ -14,6 +14,7 @@
 
 mod claim;
 mod converge;
+mod events;
 mod foreign;
 mod handover;
 mod opening;

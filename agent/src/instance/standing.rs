@@ -380,7 +380,9 @@ impl Lane {
             Step::PublishFinal { term } => self.publish_final(wish, *term).await?,
             Step::TakeBack { term, why } => self.take_back(wish, *term, why).await?,
             Step::TakeOver { term, executed } => self.take_over(wish, *term, executed).await?,
+            Step::TakeEvents { from, term } => self.take_events(wish, from, *term).await?,
             Step::StepDown => {
+                self.schedule_events(wish, false).await?;
                 self.own()?.set_offline_mode(true).await?;
                 instance.tell(wish, "stepped-down", "it leads no more: its clients were ended");
             }
@@ -447,6 +449,7 @@ impl Lane {
         let session = self.own()?;
         session.set_read_only(false).await?;
         session.set_offline_mode(false).await?;
+        self.schedule_events(wish, true).await?;
         instance.tell(wish, "opened", format!("takes writes in term {}", permit.term()));
         Ok(true)
     }

@@ -27,6 +27,7 @@
 mod accounts;
 mod binlog;
 mod closing;
+mod events;
 mod literal;
 mod observing;
 mod replication;

@@ -57,6 +57,15 @@ pub struct SourceSpec {
     pub password: Password,
 }
 
+/// A scheduled event of MySQL.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ScheduledEvent {
+    /// Its schema.
+    pub schema: String,
+    /// Its name there.
+    pub name: String,
+}
+
 /// Why a server did not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum MysqlError {
@@ -229,6 +238,13 @@ pub trait Session: Send {
     /// Of these GTIDs of the server's own binary log: those that touch no row of a base table (a FLUSH, the emptying of
     /// a MEMORY table after a restart, and the like).
     async fn harmless(&mut self, gtids: &GtidSet) -> Result<GtidSet, MysqlError>;
+
+    /// Scheduled events that this server runs.
+    async fn enabled_events(&mut self) -> Result<Vec<ScheduledEvent>, MysqlError>;
+
+    /// Enables those of these events that are here and do not run, by statements that replicas see; how many. On a
+    /// session of its own: it is left with the settings of the last event.
+    async fn enable_events(&mut self, events: &[ScheduledEvent]) -> Result<u32, MysqlError>;
 
     /// The newest lines of the error log.
     async fn error_log(&mut self, lines: usize) -> Result<Vec<String>, MysqlError>;

@@ -74,7 +74,8 @@ pub(super) fn status(name: &str, host: &str, revision: i64, more: Value) -> Valu
 
 /// Three members at work: h1 leads, h2 and h3 follow.
 pub(super) fn at_work(voters: &[&str], acks: u32) -> Vec<(&'static str, Value)> {
-    let leads = json!({"role": "master", "observed_role": "master", "writable": true, "source": null});
+    let leads = json!({"role": "master", "observed_role": "master", "writable": true, "source": null,
+        "receivers": ["h2-c-db2", "h3-c-db3"]});
     vec![
         ("targets/h1/h1-c-db1", master("h1")),
         ("targets/h2/h2-c-db2", minion("h2", "h1")),

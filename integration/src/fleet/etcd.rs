@@ -107,6 +107,16 @@ impl EtcdServer {
     /// Stops it in its tracks: connections stay open, nothing is answered.
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
+        // A thread that runs is stopped when the kernel is next asked: until then it may answer.
+        let tasks = format!("/proc/{}/task", self.running.as_ref().expect("etcd runs").id());
+        let stopped = || {
+            let states = std::fs::read_dir(&tasks).into_iter().flatten().flatten();
+            let mut states = states.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+            states.all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
+        };
+        while !stopped() {
+            std::thread::yield_now();
+        }
     }
 
     /// Lets it go on.

@@ -143,6 +143,7 @@ pub(super) fn standing_step(seen: &mut Seen, wish: &mut Wish, step: &StandingSte
             opens(seen, wish);
         }
         S::StepDown => with_server(seen, |server| server.offline_mode = true),
+        S::TakeEvents { term, .. } => seen.record.events_term = Some(*term),
         S::BeginBarrier { revision } => {
             seen.voting.barrier = Some(BarrierSeen { revision: *revision, passed: true });
         }

@@ -106,6 +106,7 @@ fn standing(step: &S, wish: &Wish) -> String {
         S::TakeBack { term, why } => format!("take the leadership back in term {term} ({why})"),
         S::TakeOver { term, .. } => format!("take the leadership over in term {term}, and open for writes"),
         S::StepDown => "end all clients".to_owned(),
+        S::TakeEvents { from, .. } => format!("turn the scheduled events on that ran on {from}"),
         S::BeginBarrier { .. } => "look whether the voters have what was committed before".to_owned(),
     }
 }

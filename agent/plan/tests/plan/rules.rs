@@ -253,6 +253,10 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                     must(wish.leads() && steady && !handing, "L13: a marker while a freeze is pending")
                 }
                 S::StepDown => must(!wish.leads(), "ends the clients of the leader"),
+                S::TakeEvents { .. } => must(
+                    wish.leads() && seen.server.present().is_some_and(|server| server.writable()),
+                    "turns events on where it does not lead",
+                ),
                 S::Close { .. }
                 | S::CloseToStop
                 | S::StartApplier { .. }

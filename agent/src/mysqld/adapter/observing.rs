@@ -163,7 +163,7 @@ fn plain_version(text: &str) -> String {
     text.split('-').next().unwrap_or(text).to_owned()
 }
 
-fn needed(row: &Row, column: usize, what: &'static str) -> Result<String, MysqlError> {
+pub(super) fn needed(row: &Row, column: usize, what: &'static str) -> Result<String, MysqlError> {
     owned(row, column).ok_or_else(|| MysqlError::Answer { what, why: format!("column {column} is NULL") })
 }
 

@@ -11,8 +11,8 @@ use super::observing::Sets;
 use super::replication::Thread;
 use super::sessions::MARKER;
 use super::wire::{DEADLINE, LONG, Sealed, Wire, number, owned};
-use super::{accounts, binlog, closing, literal, observing, replication, seeding, sessions};
-use crate::mysqld::{MysqlError, Session, SourceSpec};
+use super::{accounts, binlog, closing, events, literal, observing, replication, seeding, sessions};
+use crate::mysqld::{MysqlError, ScheduledEvent, Session, SourceSpec};
 
 /// MySQL: a variable takes no value of this type.
 const ER_WRONG_TYPE_FOR_VAR: u16 = 1232;
@@ -177,6 +177,14 @@ impl Session for Connected {
 
     async fn end_sessions_of(&mut self, users: &[String]) -> Result<u32, MysqlError> {
         sessions::end_of(&mut self.wire, users).await
+    }
+
+    async fn enabled_events(&mut self) -> Result<Vec<ScheduledEvent>, MysqlError> {
+        events::enabled(&mut self.wire).await
+    }
+
+    async fn enable_events(&mut self, events: &[ScheduledEvent]) -> Result<u32, MysqlError> {
+        events::enable(&mut self.wire, events).await
     }
 
     async fn inject_empty(&mut self, gtids: &GtidSet) -> Result<(), MysqlError> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use schemadock_agent::mysqld::{MysqlError, Session, SourceSpec};
+use schemadock_agent::mysqld::{MysqlError, ScheduledEvent, Session, SourceSpec};
 use schemadock_agent_plan::accounts::{Account, AccountKind};
 use schemadock_agent_plan::observed::{
     AccountSeen, CloneSeen, ServerSeen, SourceSeen, ThreadState, Variables,
@@ -386,6 +386,14 @@ impl Session for SimSession {
 
     async fn end_client_sessions(&mut self) -> Result<u32, MysqlError> {
         self.look("the end of client sessions", |_, _| 0).await
+    }
+
+    async fn enabled_events(&mut self) -> Result<Vec<ScheduledEvent>, MysqlError> {
+        self.look("the scheduled events", |_, _| Vec::new()).await
+    }
+
+    async fn enable_events(&mut self, _events: &[ScheduledEvent]) -> Result<u32, MysqlError> {
+        self.look("the scheduled events", |_, _| 0).await
     }
 
     async fn inject_empty(&mut self, gtids: &GtidSet) -> Result<(), MysqlError> {
