@@ -281,6 +281,10 @@ pub(crate) fn led_by<'a>(
     }
     if memory.term == Some(record.term) {
         let leader = record.master.as_ref().map_or("nobody", InstanceName::as_str);
+        let open = cluster.master().and_then(|master| master.status).and_then(|status| status.writable);
+        if open != Some(true) {
+            return Err(Step::Wait(format!("{leader} to open again: the handover to {to} was taken back")));
+        }
         let message = format!(
             "the handover to {to} was taken back in term {}: {leader} leads and takes writes; its events say why",
             record.term
