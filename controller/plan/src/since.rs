@@ -103,8 +103,9 @@ impl Since {
     }
 }
 
-/// Voters that do not receive, as the agent of a living master of this term sees it; or whose agents are away while
-/// commits wait: a machine that lost its power closes no connection.
+/// Voters that do not receive, as the agent of a living master of this term sees it, or as their own agents do: where
+/// the network is cut, or a machine has lost its power, the master's side of the connection stays. Of one whose agent is
+/// away it is believed only while commits wait.
 fn away(cluster: &Cluster<'_>) -> Vec<InstanceName> {
     let master = cluster.master().filter(|master| master.alive).and_then(|master| master.status);
     let (Some(record), Some(status)) = (cluster.meant, master) else { return Vec::new() };
@@ -113,8 +114,11 @@ fn away(cluster: &Cluster<'_>) -> Vec<InstanceName> {
     }
     let waiting = status.commits_waiting.is_some_and(|sessions| sessions > 0);
     let away = record.voters.iter().map(|voter| &voter.name).filter(|name| {
-        let alive = cluster.members.get(*name).is_some_and(|member| member.alive);
-        !status.receivers.contains(name) || (waiting && !alive)
+        let member = cluster.members.get(*name);
+        let source = member.and_then(|member| member.status).and_then(|status| status.source.as_ref());
+        let hears = source.is_some_and(|source| source.io == "ON");
+        let alive = member.is_some_and(|member| member.alive);
+        !status.receivers.contains(name) || (alive && !hears) || (waiting && !alive)
     });
     away.cloned().collect()
 }

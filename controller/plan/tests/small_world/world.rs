@@ -378,7 +378,7 @@ impl World {
             .iter()
             .filter(|voter| !record.leaving.contains(&voter.name))
             .filter(|voter| self.receivers(cluster, me.as_str()).contains(&voter.name.to_string()))
-            .filter(|voter| self.servers.get(voter.name.as_str()).is_some_and(|s| s.acknowledges))
+            .filter(|voter| self.servers.get(voter.name.as_str()).is_some_and(|s| s.acknowledges && !s.deaf))
             .count();
         if here >= needed {
             server.fenced = false;
@@ -396,8 +396,9 @@ impl World {
         };
         let receives = |name: &str| {
             self.servers.get(name).is_some_and(|server| {
+                // A cut network does not end the master's side of a connection.
                 let source = server.source.as_ref() == Some(&(address.clone(), leads.port));
-                server.runs && source && !server.deaf
+                server.runs && source
             })
         };
         let alive = |target: &Target| !self.dead.contains(target.host.as_ref().unwrap().as_str());
