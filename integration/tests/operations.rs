@@ -126,6 +126,7 @@ async fn a_cluster_lives_through_every_operation_and_loses_nothing() {
     fleet.verify(SHOP, &ledger).await;
     fleet.done(&["cluster", "delete", SHOP, "--yes"]).await;
     assert!(fleet.world().members(SHOP).is_empty());
+    schemadock_integration::fleet::docker(&["rmi", "schemadock-mysql:again"]);
 }
 
 /// `cluster set NAME durability=async` and back, under writes; a member lost, and two.
