@@ -3,11 +3,13 @@
 //! The parts follow each other on one pair of servers, since what they do (closing, freezing, killing) is felt by all.
 
 mod acknowledging;
+mod halves;
 mod servers;
 
 use std::time::{Duration, Instant};
 
 use acknowledging::{commits_wait_for_acknowledgements, receivers_are_shut_out};
+use halves::an_applier_with_half_a_transaction_stops;
 use mysql_async::prelude::Queryable as _;
 use schemadock_agent::mysqld::adapter::Adapter;
 use schemadock_agent::mysqld::{Endpoint, Login, MysqlError, Mysqld as _, Session, SourceSpec};
@@ -46,6 +48,8 @@ async fn every_verb_does_what_it_says() {
     told("shut out");
     repointing_keeps_what_was_received(a, b, &mut at_a, &mut at_b).await;
     told("re-pointed");
+    an_applier_with_half_a_transaction_stops(a, b, &mut at_a, &mut at_b).await;
+    told("cut");
     what_is_harmless_is_told_from_what_is_not(a, b, &mut at_a, &mut at_b).await;
     told("judged");
     sessions_are_ended(a, &mut at_a).await;

@@ -59,7 +59,7 @@ async fn seeded_by_clone() {
     fleet.edit(&member(1), json!({"mysql": {"disabled_storage_engines": ""}})).await;
     fleet.edit(&member(2), json!({"mysql": {"disabled_storage_engines": ""}})).await;
     for number in [1, 2] {
-        let asked = fleet.cli(&["restart", &member(number), "--yes"]).run().await;
+        let asked = fleet.run(&["restart", &member(number), "--yes"]).await;
         assert_eq!(asked.code, 0, "{asked:?}");
     }
     fleet.until_converged(3).await;

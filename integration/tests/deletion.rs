@@ -28,10 +28,10 @@ async fn deleted_and_put_back() {
     let before = uuid(2);
 
     // The master is refused while another member exists.
-    let refused = fleet.cli(&["delete", &member(1), "--yes"]).run().await;
+    let refused = fleet.run(&["delete", &member(1), "--yes"]).await;
     assert_eq!(refused.code, 1, "{refused:?}");
 
-    let done = fleet.cli(&["delete", &member(2), "--yes"]).run().await;
+    let done = fleet.run(&["delete", &member(2), "--yes"]).await;
     assert_eq!(done.code, 0, "{done:?}");
     until_gone(&fleet, 2).await;
     assert_eq!(retired(&fleet, 2), 1);
@@ -56,7 +56,7 @@ async fn deleted_and_put_back() {
     Writer::verify(&ledger, &mut sql).await;
 
     // Purge destroys what is retired.
-    assert_eq!(fleet.cli(&["delete", &member(2), "--yes"]).run().await.code, 0);
+    assert_eq!(fleet.run(&["delete", &member(2), "--yes"]).await.code, 0);
     until_gone(&fleet, 2).await;
     fleet
         .until("listed as retired again", |world| {
@@ -64,12 +64,12 @@ async fn deleted_and_put_back() {
             host.retired.into_iter().find(|retired| retired.instance.as_str() == member(2))
         })
         .await;
-    let done = fleet.cli(&["purge", &member(2), "--yes"]).run().await;
+    let done = fleet.run(&["purge", &member(2), "--yes"]).await;
     assert_eq!(done.code, 0, "{done:?}");
     assert_eq!(retired(&fleet, 2), 0);
 
     // The last member: released, and whole again when it is put back.
-    let done = fleet.cli(&["delete", &member(1), "--yes"]).run().await;
+    let done = fleet.run(&["delete", &member(1), "--yes"]).await;
     assert_eq!(done.code, 0, "{done:?}");
     until_gone(&fleet, 1).await;
     let record = fleet

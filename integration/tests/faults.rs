@@ -272,7 +272,7 @@ async fn a_server_that_docker_has_lost() {
     writer.more(50).await;
     assert_eq!(servers_on(&fleet.data(1, &member(1))), 1);
     let ledger = writer.stop().await;
-    let done = fleet.cli(&["restart", &member(1), "--yes"]).run().await;
+    let done = fleet.run(&["restart", &member(1), "--yes"]).await;
     assert_eq!(done.code, 0, "{done:?}\n{}", fleet.describe());
     fleet.until_converged(1).await;
     assert_eq!(servers_on(&fleet.data(1, &member(1))), 1);

@@ -34,11 +34,15 @@ const ELSEWHERE: &[&str] = &[
     "JudgeForeign",
     "SettleForeign",
     "Detach",
+    // A reseed asked of a member that takes over meanwhile: the simulation, and the plan's own tests.
+    "KeepData",
     // Voters and handovers need a controller: handover.rs plays one.
     "SemiSyncOff",
     "Acknowledge",
     "LockReceivers",
     "EndReceivers",
+    // Receivers that are no voters': the agent's acknowledging test, and the plan's own.
+    "EndStrangers",
     "RaiseAcks",
     "LowerAcks",
     "BeginBarrier",
@@ -49,6 +53,7 @@ const ELSEWHERE: &[&str] = &[
     "PublishFinal",
     "TakeBack",
     "TakeOver",
+    "ScheduleEvents",
     "StepDown",
     "TakeEvents",
 ];

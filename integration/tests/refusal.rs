@@ -65,7 +65,7 @@ async fn a_minions_data() {
             home.join("mount/data/auto.cnf").exists()
         })
         .await;
-    let done = fleet.cli(&["reseed", &name, "--yes"]).run().await;
+    let done = fleet.run(&["reseed", &name, "--yes"]).await;
     assert_eq!(done.code, 0, "{done:?}");
     fleet.until_converged(2).await;
 
@@ -174,7 +174,7 @@ async fn transactions_of_a_minions_own() {
     assert_eq!(fleet.sql(2).await.global("super_read_only").await, "1");
 
     // Seeded anew they are gone, and set aside.
-    assert_eq!(fleet.cli(&["reseed", &name, "--yes"]).run().await.code, 0);
+    assert_eq!(fleet.run(&["reseed", &name, "--yes"]).await.code, 0);
     fleet.until_converged(2).await;
     let mut sql = fleet.sql(2).await;
     assert_eq!(sql.rows("SHOW DATABASES LIKE 'errant'").await.len(), 0);

@@ -44,7 +44,7 @@ async fn variables() {
     assert!(status.restart_pending.iter().all(|pending| !pending.reason.is_empty()));
     assert_ne!(sql.global("back_log").await, "77");
     assert!(same_life(&mut sql, born).await);
-    let done = fleet.cli(&["restart", &name, "--yes"]).run().await;
+    let done = fleet.run(&["restart", &name, "--yes"]).await;
     assert_eq!(done.code, 0, "{done:?}");
     fleet.until_status(&name, "nothing is pending", |status| status.restart_pending.is_empty()).await;
     fleet.until_converged(1).await;

@@ -1,4 +1,4 @@
-//! Real agents on a simulated world: one seed, one run.
+//! Real agents and controllers on a simulated world: one seed, one run.
 //!
 //! A seed that fails replays by its number: `SCHEMADOCK_SIM_SEED=17 cargo test --test simulation`.
 //! `SCHEMADOCK_SIM_SEEDS` says how many are tried. With `SCHEMADOCK_SIM_TRACE` set every run tells what happened.
@@ -6,13 +6,17 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use schemadock_integration::sim::faults::{documents, happen};
+use schemadock_integration::sim::faults::{documents, happen, mend_machines};
 use schemadock_integration::sim::fleet::Fleet;
 use schemadock_integration::sim::judge::FLEET;
+use schemadock_integration::sim::trouble::{pause, trouble};
+use schemadock_integration::sim::wishes::{create, wish};
 use schemadock_schema::proposal::Write;
 
 /// How many seeds are tried by default.
 const SEEDS: u64 = 120;
+/// The same with controllers, for what people ask of clusters.
+const ASKED: u64 = 100;
 /// How long a fleet may take to mend itself.
 const MENDS: Duration = Duration::from_secs(180);
 
@@ -21,12 +25,12 @@ thread_local! {
 }
 
 /// One run, from its seed alone.
-fn run(seed: u64, story: impl AsyncFnOnce(&Fleet) -> Result<(), String>) {
+fn run(seed: u64, hosts: u8, controllers: u8, story: impl AsyncFnOnce(&Fleet) -> Result<(), String>) {
     PANICKED.set(false);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let (ended, trace) = runtime.block_on(async {
-        let fleet = Fleet::start(seed, 3).await;
+        let fleet = Fleet::start(seed, hosts, controllers).await;
         fleet.begin_clients();
         let ended = story(&fleet).await;
         (ended, fleet.world.trace())
@@ -56,11 +60,11 @@ fn watch_for_panics() {
     });
 }
 
-fn seeds() -> Vec<u64> {
+fn seeds(by_default: u64) -> Vec<u64> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     match (number("SCHEMADOCK_SIM_SEED"), number("SCHEMADOCK_SIM_SEEDS")) {
         (Some(seed), _) => vec![seed],
-        (None, count) => (0..count.unwrap_or(SEEDS)).collect(),
+        (None, count) => (0..count.unwrap_or(by_default)).collect(),
     }
 }
 
@@ -90,8 +94,8 @@ async fn settle(fleet: &Fleet) -> Result<(), String> {
 #[test]
 fn three_instances_converge_whatever_the_order_of_their_documents() {
     watch_for_panics();
-    for seed in seeds().into_iter().take(8) {
-        run(seed, async |fleet| {
+    for seed in seeds(SEEDS).into_iter().take(8) {
+        run(seed, 3, 0, async |fleet| {
             apply(fleet).await;
             settle(fleet).await
         });
@@ -108,6 +112,15 @@ fn without_the_account(line: &str) -> String {
     }
 }
 
+fn same_twice(seed: u64, trace: impl Fn(u64) -> Vec<String>) {
+    let (first, second) = (trace(seed), trace(seed));
+    let differ = first.iter().zip(&second).position(|(one, other)| one != other);
+    let from = differ.map(|at| (&first[at..][..1], &second[at..][..1]));
+    assert_eq!(from, None, "line {differ:?}");
+    assert_eq!(first.len(), second.len());
+    assert_ne!(first, trace(seed + 1));
+}
+
 /// Without this no failure could be looked into.
 #[test]
 fn one_seed_is_one_run() {
@@ -115,20 +128,26 @@ fn one_seed_is_one_run() {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
-            let fleet = Fleet::start(seed, 3).await;
+            let fleet = Fleet::start(seed, 3, 0).await;
             fleet.begin_clients();
             apply(&fleet).await;
             happen(&fleet, &documents(3), 10).await;
             fleet.world.trace().iter().map(|line| without_the_account(line)).collect::<Vec<_>>()
         })
     };
+    let with_controllers = |seed| {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let fleet = Fleet::start(seed, 4, copies(seed)).await;
+            fleet.begin_clients();
+            let _broken = asked(&fleet, false).await;
+            fleet.world.trace().iter().map(|line| without_the_account(line)).collect::<Vec<_>>()
+        })
+    };
     for seed in 0..3 {
-        let (first, second) = (trace(seed), trace(seed));
-        let differ = first.iter().zip(&second).position(|(one, other)| one != other);
-        let from = differ.map(|at| (&first[at..][..1], &second[at..][..1]));
-        assert_eq!(from, None, "line {differ:?}");
-        assert_eq!(first.len(), second.len());
-        assert_ne!(first, trace(seed + 1));
+        same_twice(seed, trace);
+        same_twice(seed, with_controllers);
     }
 }
 
@@ -136,8 +155,8 @@ fn one_seed_is_one_run() {
 #[test]
 fn a_strange_store_moves_nothing() {
     watch_for_panics();
-    for seed in seeds().into_iter().take(8) {
-        run(seed, async |fleet| {
+    for seed in seeds(SEEDS).into_iter().take(8) {
+        run(seed, 3, 0, async |fleet| {
             apply(fleet).await;
             fleet.converge(MENDS).await?;
             let old = fleet.world.etcd().backup();
@@ -204,8 +223,8 @@ fn a_strange_store_moves_nothing() {
 #[test]
 fn a_fleet_mends_itself_after_whatever_happens() {
     watch_for_panics();
-    for seed in seeds() {
-        run(seed, async |fleet| {
+    for seed in seeds(SEEDS) {
+        run(seed, 3, 0, async |fleet| {
             let founding = fleet.clone();
             let founding = tokio::spawn(async move { apply(&founding).await });
             if fleet.world.draw(0..2) == 0 {
@@ -218,4 +237,55 @@ fn a_fleet_mends_itself_after_whatever_happens() {
             settle(fleet).await
         });
     }
+}
+
+/// What is asked of a cluster is done, undone, or refused with a reason; then the cluster is whole, whatever has happened
+/// to agents, controllers, hosts and the store.
+#[test]
+fn what_people_ask_for_ends_well_whatever_happens() {
+    watch_for_panics();
+    for seed in seeds(ASKED) {
+        run(seed, 4, copies(seed), async |fleet| {
+            asked(fleet, seed % 8 == 0).await?;
+            mend_machines(fleet);
+            // What passes by itself has passed.
+            fleet.rest(Duration::from_secs(30)).await;
+            mend_machines(fleet);
+            fleet.whole(MENDS).await?;
+            fleet.rest(Duration::from_secs(60)).await;
+            fleet.whole(MENDS).await?;
+            fleet.end_clients();
+            fleet.rest(Duration::from_secs(5)).await;
+            fleet.same_everywhere()
+        });
+    }
+}
+
+/// How many controllers there are.
+fn copies(seed: u64) -> u8 {
+    1 + (seed % 2) as u8
+}
+
+/// A cluster is made, and people ask for this and that, while nothing else happens if it is `calm`.
+async fn asked(fleet: &Fleet, calm: bool) -> Result<(), String> {
+    // A cluster is placed on hosts that are registered.
+    fleet.rest(Duration::from_secs(5)).await;
+    fleet.ask(create()).await;
+    if fleet.world.draw(0..2) == 0 {
+        fleet.all_over().await?;
+    }
+    for _ in 0..fleet.world.draw(2..8) {
+        fleet.unbroken()?;
+        pause(fleet).await;
+        wish(fleet).await;
+        let troubles = if calm { 0 } else { fleet.world.draw(0..5) };
+        for _ in 0..troubles {
+            match fleet.world.draw(0..2) {
+                0 => fleet.in_a_handover(Duration::from_secs(20)).await,
+                _ => pause(fleet).await,
+            }
+            trouble(fleet).await;
+        }
+    }
+    Ok(())
 }

@@ -163,6 +163,23 @@ impl Leadership {
         self.master.is_none() && self.phase == LeadershipPhase::Steady
     }
 
+    /// How many acknowledgements the master waits for: of a pending change the larger count (V3).
+    pub fn acks_wanted(&self) -> u32 {
+        self.acks.max(self.acks_next.unwrap_or(0))
+    }
+
+    /// Whether the voters are enough to acknowledge a commit where this member is none of them.
+    pub fn suffices_without(&self, member: &InstanceName) -> bool {
+        self.voters.iter().filter(|voter| voter.name != *member).count() >= self.acks_wanted() as usize
+    }
+
+    /// The voters that move behind a candidate before the freeze: with the candidate itself they are more than
+    /// |voters| − acks, so no commit of the old master can be acknowledged without one of them.
+    pub fn movers<'a>(&'a self, to: Option<&'a InstanceName>) -> impl Iterator<Item = &'a Voter> {
+        let count = self.voters.len().saturating_sub(self.acks.max(1) as usize);
+        self.voters.iter().filter(move |voter| to != Some(&voter.name)).take(count)
+    }
+
     /// What the record means, given how the handover of its term ended: from the creation of that key it is
     /// `steady` with the winner as master, and the other one in its place among the voters.
     #[must_use]

@@ -52,6 +52,36 @@ pub struct Operation {
     pub memory: Memory,
 }
 
+impl Operation {
+    /// One that is asked for.
+    pub fn queued(id: String, request: Request, clusters: Vec<ClusterName>, by: &str, at: Timestamp) -> Self {
+        Operation {
+            id,
+            request,
+            clusters,
+            state: OperationState::Queued,
+            step: None,
+            waiting_on: None,
+            progress: Progress::default(),
+            plan: Vec::new(),
+            requested_by: by.to_owned(),
+            requested_at: at,
+            updated_at: at,
+            outcome: None,
+            cancel: false,
+            memory: Memory::default(),
+        }
+    }
+
+    /// The clusters that it locks when it begins. A drain takes one after another, each with its first write about it.
+    pub fn locks(&self) -> &[ClusterName] {
+        match self.request {
+            Request::Drain { .. } => &[],
+            _ => &self.clusters,
+        }
+    }
+}
+
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]

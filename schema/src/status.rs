@@ -9,6 +9,14 @@ use crate::size::Resources;
 use crate::target::Role;
 use crate::{ClusterName, HostName, InstanceName, Timestamp};
 
+/// Seconds behind its source that are told when they are crossed, either way: what is decided by, is one of these.
+pub const LAG_TOLD: [f64; 5] = [LAG_CLOSE, LAG_WELL, 10.0, 60.0, 600.0];
+/// Behind by no more than this a member may take over: it has the rest in a moment, and while it is the only one who
+/// acknowledges commits wait for that moment.
+pub const LAG_CLOSE: f64 = 1.0;
+/// Behind by no more than this a member is well.
+pub const LAG_WELL: f64 = 5.0;
+
 /// An instance as its agent sees it. Every field is always written, `null` when unknown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {

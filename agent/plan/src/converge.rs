@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use schemadock_schema::known::Known;
+use schemadock_schema::size::format_bytes;
 use schemadock_schema::status::{RestartPending, WaitKind};
 
 use crate::config::{ServerConfig, Start, is_for_first_start, settings_of, unquoted};
@@ -296,9 +297,40 @@ fn running(wish: &Wish, desired: &Desired, seen: &Seen) -> Option<Plan<Step>> {
     if let Known::Present(container) = &seen.container
         && limits_differ(desired, container)
     {
-        return Some(Plan::Do(Step::SetLimits));
+        match (lowers(desired, container), &seen.resident) {
+            (true, Known::Unknown(_) | Known::Absent) => {
+                let message = "how much memory it occupies is not known yet";
+                return Some(Plan::wait(WaitKind::Server, &wish.instance, message));
+            }
+            _ => match too_large(desired, container, seen) {
+                None => return Some(Plan::Do(Step::SetLimits)),
+                Some((why, false)) => return Some(Plan::wait(WaitKind::Server, &wish.instance, why)),
+                // It waits for a restart.
+                Some((_, true)) => {}
+            },
+        }
     }
     seed(wish, seen, server)
+}
+
+/// Whether the container is to have less memory than it has.
+pub fn lowers(desired: &Desired, container: &ContainerSeen) -> bool {
+    container.memory > desired.limits.memory
+}
+
+/// Why the memory cannot be lowered now, and whether that lasts: what is resident must fit with a tenth to spare, else the
+/// kernel ends the server, or refuses the limit.
+fn too_large(desired: &Desired, container: &ContainerSeen, seen: &Seen) -> Option<(String, bool)> {
+    let resident = seen.resident.present().filter(|_| lowers(desired, container))?;
+    let needed = resident.bytes + resident.bytes / 10;
+    let why = || {
+        format!(
+            "{} are resident: a limit of {} needs a tenth of it to spare",
+            format_bytes(resident.bytes >> 20 << 20),
+            format_bytes(desired.limits.memory)
+        )
+    };
+    (needed > desired.limits.memory).then(|| (why(), resident.lasting))
 }
 
 fn limits_differ(desired: &Desired, container: &ContainerSeen) -> bool {
@@ -367,6 +399,9 @@ pub fn restart_pending(desired: &Desired, seen: &Seen) -> Vec<RestartPending> {
         if container.shape.as_deref() != Some(&seen.shape) {
             let reason = "the agent's settings make another container".to_owned();
             pending.push(RestartPending { variable: "container".to_owned(), reason });
+        }
+        if let Some((reason, true)) = too_large(desired, container, seen) {
+            pending.push(RestartPending { variable: "memory".to_owned(), reason });
         }
     }
     pending

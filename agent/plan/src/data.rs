@@ -44,9 +44,7 @@ pub(crate) fn data(wish: &Wish, desired: &Desired, seen: &Seen) -> Option<Plan<S
     if let Some(replacing) = &seen.record.replacing {
         return Some(match not_to_be_replaced(wish, seen) {
             Some(Kept::Unknown(plan)) => plan,
-            Some(Kept::Leads) => {
-                Plan::refuse(format!("its data were to be made anew ({}), but it leads now", replacing.why))
-            }
+            Some(Kept::Leads) => Plan::Do(Step::KeepData { why: replacing.why.clone() }),
             None => must_leave_first(wish).unwrap_or_else(|| set_aside(seen, &replacing.why)),
         });
     }

@@ -3,7 +3,6 @@
 //! Nothing here ends a freeze but the decision: an agent's clock says when to try for it, the transaction says whether.
 
 use schemadock_schema::InstanceName;
-use schemadock_schema::gtid::GtidSet;
 use schemadock_schema::leadership::{Leadership, LeadershipPhase, Vote, Voter};
 use schemadock_schema::status::WaitKind;
 
@@ -14,11 +13,9 @@ use crate::step::{Plan, StandingStep as Step};
 use crate::voting::any_of;
 use crate::wish::Wish;
 
-/// The voters that move behind the candidate before the freeze: with the candidate itself they are more than
-/// |voters| − acks, so no commit of the old master can be acknowledged without one of them.
+/// The voters that move behind the candidate of a handover.
 pub fn movers(record: &Leadership) -> impl Iterator<Item = &Voter> {
-    let count = record.voters.len().saturating_sub(record.acks.max(1) as usize);
-    record.voters.iter().filter(|voter| record.to.as_ref() != Some(&voter.name)).take(count)
+    record.movers(record.to.as_ref())
 }
 
 /// Whether this member moves behind the candidate.
@@ -146,6 +143,11 @@ fn hand_over(record: &Leadership, wish: &Wish, seen: &Seen, server: &ServerSeen)
                 let message = format!("the handover to {to} waits until all who have moved are close behind");
                 return Plan::wait(WaitKind::Voters, &wish.instance, message);
             }
+            // A freeze waits for them, and everybody behind it.
+            if seen.voting.stalled {
+                let message = format!("the handover to {to} waits until commits are acknowledged at once");
+                return Plan::wait(WaitKind::Voters, &wish.instance, message);
+            }
             Plan::Do(Step::Freeze { term })
         }
         Some(FreezeState::GivenUp) => back("its writes did not come to an end"),
@@ -155,14 +157,4 @@ fn hand_over(record: &Leadership, wish: &Wish, seen: &Seen, server: &ServerSeen)
             Plan::wait(WaitKind::Members, &to, format!("it is frozen until {to} has taken over"))
         }
     }
-}
-
-/// What the record means once this server has won.
-pub fn decided(record: &Leadership, winner: &InstanceName, server_uuid: &str, base: &GtidSet) -> Leadership {
-    let ended = schemadock_schema::leadership::Handover {
-        winner: winner.clone(),
-        server_uuid: server_uuid.to_owned(),
-        base: base.clone(),
-    };
-    record.with_handover(Some(&ended))
 }

@@ -73,6 +73,15 @@ pub struct ProcessSeen {
     pub started: u64,
 }
 
+/// Memory that a server occupies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resident {
+    /// Without what the kernel can take back, in bytes.
+    pub bytes: u64,
+    /// It has been looked at for long enough: what a smaller buffer pool gives back was given back.
+    pub lasting: bool,
+}
+
 /// What lies in the data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataSeen {
@@ -139,6 +148,10 @@ pub struct ServerSeen {
     pub acknowledging: bool,
     /// Accounts that receive from this server now.
     pub receivers: BTreeSet<String>,
+    /// Those of them that acknowledge what they receive; none is seen where performance_schema is off.
+    pub acknowledgers: BTreeSet<String>,
+    /// Scheduled events run (`event_scheduler`).
+    pub events: bool,
     /// Seconds since the server started.
     pub uptime: u64,
 }
@@ -156,6 +169,9 @@ pub struct AcksSeen {
     pub waiting: u32,
     /// Commits that were acknowledged since the server started.
     pub answered: u64,
+    /// Commits that semi-sync let pass without an acknowledgement since the server started
+    /// (`Rpl_semi_sync_source_no_tx`).
+    pub unanswered: u64,
 }
 
 /// A marker of the change of voters: committed after the departed were shut out, and looked for on those that stay (V3).
@@ -178,6 +194,8 @@ pub struct VotingSeen {
     pub opening: bool,
     /// A marker that is to wake waiting commits is on its way (L13).
     pub nudging: bool,
+    /// Commits have passed without an acknowledgement since the record in force asks for them.
+    pub unanswered: bool,
 }
 
 /// What this life of the agent has done in a handover.
@@ -262,7 +280,7 @@ impl ServerSeen {
                 gtid_executed: GtidSet::default(),
                 gtid_purged: GtidSet::default(),
                 uptime: 0,
-                acks: AcksSeen { waiting: 0, answered: 0, ..server.acks },
+                acks: AcksSeen { waiting: 0, answered: 0, unanswered: 0, ..server.acks },
                 channel,
                 ..server.clone()
             }
@@ -476,6 +494,8 @@ pub struct Seen {
     pub process: Known<ProcessSeen>,
     /// Docker says that the container runs, but for longer than a start takes nobody has held the data directory.
     pub unheld: bool,
+    /// What the server occupies, looked at while it is to have less memory.
+    pub resident: Known<Resident>,
     /// Its image.
     pub image: Known<ImageSeen>,
     /// Fetching of the image.

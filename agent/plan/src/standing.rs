@@ -12,6 +12,7 @@ use schemadock_schema::target::Role;
 
 use crate::accounts;
 use crate::claim::{released, without_leadership};
+use crate::config::EVENT_SCHEDULER;
 use crate::desired::Desired;
 use crate::foreign::{self, Found};
 use crate::handover;
@@ -170,8 +171,15 @@ fn lead(record: &Leadership, wish: &Wish, desired: &Desired, seen: &Seen, server
             };
             return Plan::wait(WaitKind::Etcd, "etcd", message);
         }
+        // V2: fewer are wished since its opening began; what it waits for may never come.
+        if server.acks_in_force() > record.acks_wanted() {
+            return Plan::Do(Step::LowerAcks { acks: record.acks_wanted() });
+        }
         if seen.voting.opening {
-            if let Some(plan) = voting::nudge(seen, server) {
+            // Who is counted may have changed since it began: one that was shut out may be needed now.
+            let locks = voting::shut_out(record, wish, seen, server);
+            let locks = locks.filter(|plan| matches!(plan, Plan::Do(_)));
+            if let Some(plan) = locks.or_else(|| voting::nudge(seen, server)) {
                 return plan;
             }
             let message = format!(
@@ -183,6 +191,14 @@ fn lead(record: &Leadership, wish: &Wish, desired: &Desired, seen: &Seen, server
         let never_open = matches!(seen.record.data, DataOrigin::Template) || server.offline_mode;
         let found = (!never_open).then(|| closed_master(server));
         return Plan::Do(Step::Open { term: record.term, found });
+    }
+    if seen.voting.unanswered && !hands_off(desired) {
+        // Opened again by L2, with all that it verifies.
+        let found = "commits were answered without an acknowledgement, and the record says lossless";
+        return Plan::Do(Step::Close { found: found.to_owned() });
+    }
+    if let Some(plan) = events(desired, server, true) {
+        return plan;
     }
     if let Some(step) = accounts_step(wish, desired, seen) {
         return step;
@@ -199,7 +215,15 @@ fn lead(record: &Leadership, wish: &Wish, desired: &Desired, seen: &Seen, server
     swapped_by_hand(wish, desired).unwrap_or(Plan::Converged)
 }
 
-/// Scheduled events run on the master alone: a new one asks once which ran on the one before.
+/// Scheduled events run on the master alone, unless the documents say it otherwise. Not before it is open: one that is due
+/// runs at once, and one that is to run once is gone after it has failed.
+fn events(desired: &Desired, server: &ServerSeen, on: bool) -> Option<Plan<Step>> {
+    let said = hands_off(desired) || desired.mysql.contains_key(EVENT_SCHEDULER);
+    let found = (!on).then(|| "scheduled events ran where they are not to".to_owned());
+    (!said && server.events != on).then_some(Plan::Do(Step::ScheduleEvents { on, found }))
+}
+
+/// A new master asks once which events ran on the one before.
 fn events_of_the_last(record: &Leadership, seen: &Seen) -> Option<Plan<Step>> {
     let [.., before, now] = record.lineage.as_slice() else { return None };
     let other = before.name != now.name && seen.record.events_term != Some(now.term);
@@ -278,6 +302,9 @@ pub(crate) fn follow(
     if let Some(waiting) = held(desired) {
         return Plan::Wait(waiting);
     }
+    if let Some(plan) = events(desired, server, false) {
+        return plan;
+    }
     let Some(source) = &wish.source else {
         return Plan::wait(WaitKind::Master, &desired.cluster, "nobody to follow");
     };
@@ -305,29 +332,17 @@ pub(crate) fn follow(
         },
     }
     let user = seen.record.server_id.map(replication_user).unwrap_or_default();
-    // A former master's clients end before it is anybody's minion: half-open ones, too.
     let led = record.is_some_and(|r| r.lineage.iter().any(|led| led.server_uuid == server.server_uuid));
+    // The new master opens first, where others acknowledge: a new channel makes everybody's disk wait, and clients that
+    // are ended come back at once, all of them.
+    let enough = record.is_none_or(|record| record.suffices_without(&wish.instance));
+    let opens = seen.leader.present().is_some_and(|leader| !leader.writable);
+    if led && server.channel.is_none() && opens && seen.handover.just_frozen && enough {
+        return Plan::wait(WaitKind::Master, name_of(source), "its new master opens first");
+    }
+    // A former master's clients end before it is anybody's minion: half-open ones, too.
     if led && server.channel.is_none() && !server.offline_mode {
         return Plan::Do(Step::StepDown);
-    }
-    // The new master opens first, where others acknowledge: a new channel makes everybody's disk wait.
-    let others = record.map_or(0, |record| {
-        record
-            .voters
-            .iter()
-            .filter(|voter| voter.name != wish.instance)
-            .count()
-            .try_into()
-            .unwrap_or(u32::MAX)
-    });
-    let opens = seen.leader.present().is_some_and(|leader| !leader.writable);
-    if led
-        && server.channel.is_none()
-        && opens
-        && seen.handover.just_frozen
-        && others >= record.map_or(0, |r| r.acks)
-    {
-        return Plan::wait(WaitKind::Master, name_of(source), "its new master opens first");
     }
     let acknowledge = voting::acknowledges(record, wish, server);
     let plan = match &server.channel {

@@ -68,6 +68,11 @@ pub enum ConvergeStep {
         /// Why.
         why: Replacing,
     },
+    /// Give that up: it leads meanwhile, and its data are the cluster's.
+    KeepData {
+        /// Why they were to be replaced.
+        why: String,
+    },
     /// Set the data aside: the server is stopped, its container gone.
     SetAside,
     /// Let mysqld itself check the variables.
@@ -248,6 +253,11 @@ pub enum StandingStep {
         /// Whose.
         users: Vec<String>,
     },
+    /// End connections that acknowledge and are not to be counted (L12).
+    EndStrangers {
+        /// Whose.
+        users: Vec<String>,
+    },
     /// Let commits wait for so many acknowledgements, more than now.
     RaiseAcks {
         /// How many.
@@ -295,6 +305,13 @@ pub enum StandingStep {
         term: u64,
         /// The final set.
         executed: GtidSet,
+    },
+    /// Let scheduled events run, or not.
+    ScheduleEvents {
+        /// Run.
+        on: bool,
+        /// What was found, where that is drift.
+        found: Option<String>,
     },
     /// End the clients of a server that led: it follows now.
     StepDown,

@@ -16,11 +16,6 @@ use crate::observed::{AccountSeen, Seen, ServerSeen, ThreadState};
 use crate::step::{Plan, StandingStep as Step};
 use crate::wish::{Member, Wish};
 
-/// How many acknowledgements the master waits for: of a pending change the larger count (V3).
-pub fn acks_wanted(record: &Leadership) -> u32 {
-    record.acks.max(record.acks_next.unwrap_or(0))
-}
-
 /// Whether this data directory is one of the voters, and not on its way out.
 pub fn is_voter(record: &Leadership, name: &InstanceName, server_uuid: Option<&str>) -> bool {
     record.voters.iter().any(|voter| voter.name == *name && Some(voter.server_uuid.as_str()) == server_uuid)
@@ -62,7 +57,7 @@ pub fn acknowledges(record: Option<&Leadership>, wish: &Wish, server: &ServerSee
         }
         LeadershipPhase::Revoking => false,
     };
-    right && acks_wanted(record) > 0 && is_voter(record, &wish.instance, Some(&server.server_uuid))
+    right && record.acks_wanted() > 0 && is_voter(record, &wish.instance, Some(&server.server_uuid))
 }
 
 fn is_replication(user: &str) -> bool {
@@ -72,7 +67,7 @@ fn is_replication(user: &str) -> bool {
 
 /// Whether the record asks that members be shut out: nothing is counted under async.
 fn shuts_out(record: &Leadership) -> bool {
-    record.durability != Durability::Async && (acks_wanted(record) > 0 || !record.leaving.is_empty())
+    record.durability != Durability::Async && (record.acks_wanted() > 0 || !record.leaving.is_empty())
 }
 
 /// V3: whether a member must not be counted: it is leaving, or it is no voter and has not said that it does not
@@ -81,6 +76,12 @@ fn departed(record: &Leadership, member: &Member) -> bool {
     record.leaving.contains(&member.name)
         || (!is_voter(record, &member.name, member.server_uuid.as_deref())
             && member.acknowledges.present() != Some(&false))
+}
+
+/// The accounts whose acknowledgements may count. A member that begins to vote does so before its master has read that.
+pub fn counted(record: &Leadership, wish: &Wish) -> BTreeSet<String> {
+    let stays = wish.members.iter().filter(|member| !departed(record, member));
+    stays.filter_map(|member| member.server_id).map(replication_user).collect()
 }
 
 /// The replication accounts that are to be locked on the master, of those that are there; none while a member's report
@@ -131,7 +132,7 @@ pub(crate) fn any_of<'a>(names: impl Iterator<Item = &'a InstanceName>) -> Strin
 
 /// Whether the change under way needs a barrier (V3). Where nothing is acknowledged there is nothing to look for.
 fn needs_barrier(record: &Leadership) -> bool {
-    acks_wanted(record) > 0 && (!record.leaving.is_empty() || record.acks_next.is_some())
+    record.acks_wanted() > 0 && (!record.leaving.is_empty() || record.acks_next.is_some())
 }
 
 /// The next step of an open master towards what its record says of voters; none: all of it is in force.
@@ -151,7 +152,13 @@ pub(crate) fn of_master(
         .or_else(|| barrier(record, wish, seen))
 }
 
-fn shut_out(record: &Leadership, wish: &Wish, seen: &Seen, server: &ServerSeen) -> Option<Plan<Step>> {
+/// Accounts of those who must not be counted are locked, their connections ended (V3).
+pub(crate) fn shut_out(
+    record: &Leadership,
+    wish: &Wish,
+    seen: &Seen,
+    server: &ServerSeen,
+) -> Option<Plan<Step>> {
     let Some(accounts) = seen.accounts.present() else {
         return shuts_out(record)
             .then(|| Plan::wait(WaitKind::Server, &wish.instance, "its accounts are not known yet"));
@@ -171,6 +178,12 @@ fn shut_out(record: &Leadership, wish: &Wish, seen: &Seen, server: &ServerSeen) 
     if !ended.is_empty() {
         return Some(Plan::Do(Step::EndReceivers { users: ended }));
     }
+    // L12: what they acknowledge would count.
+    let counted = counted(record, wish);
+    let strangers: Vec<String> = server.acknowledgers.difference(&counted).cloned().collect();
+    if !strangers.is_empty() && record.acks_wanted() > 0 {
+        return Some(Plan::Do(Step::EndStrangers { users: strangers }));
+    }
     // Under async nothing is locked; but what may be counted soon must be the voters' alone.
     let stray = wish.members.iter().find(|member| {
         let receives = member.server_id.is_some_and(|id| server.receivers.contains(&replication_user(id)));
@@ -184,7 +197,7 @@ fn shut_out(record: &Leadership, wish: &Wish, seen: &Seen, server: &ServerSeen) 
 }
 
 fn count(record: &Leadership, wish: &Wish, server: &ServerSeen) -> Option<Plan<Step>> {
-    let (wanted, now) = (acks_wanted(record), server.acks_in_force());
+    let (wanted, now) = (record.acks_wanted(), server.acks_in_force());
     if now > wanted {
         return Some(Plan::Do(Step::LowerAcks { acks: wanted }));
     }
@@ -276,7 +289,11 @@ pub fn receivers(wish: &Wish, server: &ServerSeen) -> Vec<InstanceName> {
 pub(crate) fn must_leave_first<S>(wish: &Wish) -> Option<Plan<S>> {
     let record = match &wish.grant.leadership {
         Known::Present(record) => record,
-        Known::Absent | Known::Unknown(_) => return None,
+        Known::Absent => return None,
+        Known::Unknown(_) => {
+            let message = "whether it is one of the voters is not known until etcd answers";
+            return Some(Plan::wait(WaitKind::Etcd, "leadership", message));
+        }
     };
     let own = wish.desired().is_none_or(|desired| desired.disabled);
     let all_stop = own && wish.enabled_others().next().is_none();

@@ -261,6 +261,11 @@ impl Disk for Local {
             .await
     }
 
+    async fn resident(&self, process: &ProcessSeen) -> Known<u64> {
+        let process = process.clone();
+        self.look("for how much memory a process occupies", move |_| Ok(process::resident(&process))).await
+    }
+
     async fn kill_process(&self, process: &ProcessSeen) -> Result<(), DiskError> {
         let process = process.clone();
         self.off("to kill a process", SHORT, move |_| process::kill(&process)).await

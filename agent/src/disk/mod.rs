@@ -147,6 +147,9 @@ pub trait Disk: Send + Sync + 'static {
     /// The process that holds its data directory, whatever Docker says.
     async fn process(&self, instance: &InstanceName) -> Known<ProcessSeen>;
 
+    /// The memory in bytes that this process occupies, without what the kernel can take back.
+    async fn resident(&self, process: &ProcessSeen) -> Known<u64>;
+
     /// SIGKILL to that process, if it is still the same one.
     async fn kill_process(&self, process: &ProcessSeen) -> Result<(), DiskError>;
 

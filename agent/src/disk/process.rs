@@ -79,6 +79,25 @@ fn read_stat(stat: &str) -> Option<u64> {
     fields.nth(19)?.parse().ok()
 }
 
+/// What no file backs (`RssAnon`): the rest the kernel takes back where it is short of memory.
+pub(super) fn resident(process: &ProcessSeen) -> Known<u64> {
+    let path = format!("/proc/{}/status", process.pid);
+    let status = match fs::read_to_string(&path) {
+        Ok(status) => status,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Known::Absent,
+        Err(e) => return Known::Unknown(WhyUnknown::Error(format!("{path}: {e}"))),
+    };
+    // Read before: a pid that means another process by now has another start.
+    match started(process.pid) {
+        Ok(Some(began)) if began == process.started => {}
+        _ => return Known::Absent,
+    }
+    let field = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = field.and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<u64>().ok());
+    kib.map(|kib| Known::Present(kib << 10))
+        .unwrap_or_else(|| Known::Unknown(WhyUnknown::Error(format!("{path} says no RssAnon"))))
+}
+
 /// SIGKILL, if it is still the same process. Nothing happens where it is gone.
 pub(super) fn kill(process: &ProcessSeen) -> Result<(), DiskError> {
     let path = format!("/proc/{}", process.pid);

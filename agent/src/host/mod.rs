@@ -44,6 +44,8 @@ use crate::requests::Requests;
 use crate::settings::Settings;
 use crate::wishes::{Remembered, TargetIndex, interest, wishes};
 
+/// What a transaction has changed arrives in parts, one for each watch: news of so long are taken together.
+const GATHERED: Duration = Duration::from_millis(2);
 /// How often the loop looks at itself where nothing happens.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -199,6 +201,11 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), StepError>
             tracing::info!(host = %ctx.settings.host, "follows its targets");
         }
         (parts.notifier)(Notice::Alive);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(GATHERED) => {}
+        }
         tokio::select! {
             biased;
             () = stop.cancelled() => break,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use schemadock_agent_plan::converge::plan;
-use schemadock_agent_plan::observed::{ContainerState, RetiredSeen, Seen, Stopping, TemplateSeen};
+use schemadock_agent_plan::converge::{lowers, plan};
+use schemadock_agent_plan::observed::{ContainerState, Resident, RetiredSeen, Seen, Stopping, TemplateSeen};
 use schemadock_agent_plan::record::DataOrigin;
 use schemadock_agent_plan::step::{ConvergeStep as Step, Plan};
 use schemadock_agent_plan::wish::Wish;
@@ -24,6 +24,10 @@ use schemadock_agent_plan::config::{MOUNT, RUN_MOUNT};
 
 /// How often all parts are looked at again where nothing woke the lane.
 const SLOW: Duration = Duration::from_secs(5);
+/// How long a server may take to give back the memory of a smaller buffer pool, before it is to be restarted for that.
+const GIVES_BACK: Duration = Duration::from_secs(30);
+/// How often news are acted on.
+const NEWS_EVERY: Duration = Duration::from_millis(20);
 /// How often settings of a running server are verified.
 const SETTINGS_EVERY: Duration = Duration::from_secs(3);
 /// A running container whose data directory nobody holds for so long has no mysqld.
@@ -42,6 +46,8 @@ pub(super) struct Lane {
     /// Starts in a row after which the server did not answer.
     pub(super) failed_starts: u32,
     pub(super) settings_at: Option<Instant>,
+    /// Since when the server is to have less memory.
+    lowers_since: Option<Instant>,
     /// Since when nobody holds the data directory of a running container.
     unheld_since: Option<Instant>,
     /// The image as last looked up, so that a steady instance asks Docker nothing.
@@ -49,6 +55,8 @@ pub(super) struct Lane {
     /// Steps change files: they are read again.
     files_known: bool,
     repeats: Repeats,
+    /// When the last pass began.
+    looked_at: Instant,
     /// Between tries of a CLONE.
     pub(super) seed_delays: Delays,
 }
@@ -62,10 +70,12 @@ pub(super) async fn run(instance: Arc<Instance>) {
         started: None,
         failed_starts: 0,
         settings_at: None,
+        lowers_since: None,
         unheld_since: None,
         image_of: None,
         files_known: false,
         repeats: Repeats::default(),
+        looked_at: Instant::now(),
         seed_delays: Delays::new(seed ^ 8, Duration::from_millis(500), Duration::from_secs(20)),
         instance,
     };
@@ -84,7 +94,13 @@ pub(super) async fn run(instance: Arc<Instance>) {
             biased;
             () = lane.instance.stop.cancelled() => return,
             () = lane.instance.wake_converge.notified() => {}
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(pause) => continue,
+        }
+        // News come in flocks.
+        tokio::select! {
+            biased;
+            () = lane.instance.stop.cancelled() => return,
+            () = tokio::time::sleep_until(lane.looked_at + NEWS_EVERY) => {}
         }
     }
 }
@@ -92,6 +108,7 @@ pub(super) async fn run(instance: Arc<Instance>) {
 impl Lane {
     /// Observe, plan, act; returns how long to rest.
     async fn pass(&mut self) -> Duration {
+        self.looked_at = Instant::now();
         let (_, wish, _) = self.instance.snapshot();
         self.observe(&wish).await;
         let (_, wish, seen) = self.instance.snapshot();
@@ -214,9 +231,19 @@ impl Lane {
             state.seen.differing = Known::Unknown(WhyUnknown::NotYet);
             state.seen.clone = Known::Unknown(WhyUnknown::NotYet);
         }
+        let resident = match (&desired, container.present()) {
+            (Some(desired), Some(container)) if answers && lowers(desired, container) => {
+                self.resident().await
+            }
+            _ => {
+                self.lowers_since = None;
+                Known::Unknown(WhyUnknown::NotYet)
+            }
+        };
         {
             let mut state = instance.state();
             let ran = state.seen.container_runs();
+            state.seen.resident = resident;
             state.seen.data = data;
             state.seen.container = container;
             state.seen.template = template;
@@ -229,6 +256,23 @@ impl Lane {
             }
         }
         self.judge_start().await;
+    }
+
+    /// How much memory the server occupies, that is to have less.
+    async fn resident(&mut self) -> Known<Resident> {
+        let ctx = self.instance.ctx.clone();
+        let since = *self.lowers_since.get_or_insert_with(Instant::now);
+        let lasting = since.elapsed() >= ctx.scaled(GIVES_BACK);
+        let process = match ctx.disk.process(&self.instance.name).await {
+            Known::Present(process) => process,
+            Known::Absent => return Known::Absent,
+            Known::Unknown(why) => return Known::Unknown(why),
+        };
+        match ctx.disk.resident(&process).await {
+            Known::Present(bytes) => Known::Present(Resident { bytes, lasting }),
+            Known::Absent => Known::Absent,
+            Known::Unknown(why) => Known::Unknown(why),
+        }
     }
 
     async fn read_files(&mut self) {

@@ -6,11 +6,13 @@ use schemadock_agent_plan::config::EVENT_SCHEDULER;
 use schemadock_agent_plan::wish::Wish;
 use schemadock_schema::InstanceName;
 use schemadock_schema::secrets::ADMIN_USER;
-use schemadock_schema::status::Phase;
 
 use super::standing::Lane;
 use crate::context::StepError;
 use crate::mysqld::{Endpoint, Login};
+
+/// How often the one that led before is asked, some 5 s apart in the end, until a person is told.
+const ASKED: u32 = 10;
 
 impl Lane {
     /// Lets events run or not, unless the documents say it themselves.
@@ -33,9 +35,6 @@ impl Lane {
         let instance = self.instance.clone();
         let member = wish.members.iter().find(|member| member.name == *from);
         let place = member.and_then(|member| Some((member.address.clone()?, member.port)));
-        let runs = member.is_some_and(|member| {
-            matches!(member.phase, Some(Phase::Running | Phase::Attaching | Phase::Fenced))
-        });
         let enabled = match (place, wish.grant.secrets.present()) {
             (Some((host, port)), Some(secrets)) => {
                 let login = Login { user: ADMIN_USER.to_owned(), password: secrets.admin.clone() };
@@ -43,7 +42,11 @@ impl Lane {
                 let mysqld = &instance.ctx.mysqld;
                 match mysqld.connect(&endpoint, &login, Duration::from_secs(1)).await {
                     Ok(mut session) => Some(session.enabled_events().await?),
-                    Err(error) if runs => return Err(error.into()),
+                    // That it does not answer says nothing of what it ran.
+                    Err(error) if self.events_asked < ASKED => {
+                        self.events_asked += 1;
+                        return Err(error.into());
+                    }
                     Err(_) => None,
                 }
             }
@@ -67,6 +70,7 @@ impl Lane {
                 ),
             ),
         }
+        self.events_asked = 0;
         instance.update_record(|record| record.events_term = Some(term)).await
     }
 }

@@ -5,16 +5,18 @@
 
 use std::time::Duration;
 
-use schemadock_agent_plan::handover::{decided, movers, not_moved};
+use schemadock_agent_plan::handover::{movers, not_moved};
 use schemadock_agent_plan::observed::{FreezeSeen, FreezeState};
-use schemadock_agent_plan::record::{AcceptedTerm, DataOrigin};
-use schemadock_agent_plan::wish::Wish;
+use schemadock_agent_plan::record::AcceptedTerm;
+use schemadock_agent_plan::wish::{Grant, Wish};
 use schemadock_schema::gtid::GtidSet;
+use schemadock_schema::known::Known;
 use schemadock_schema::leadership::{Handover, Leadership, LeadershipPhase, Vote};
 use schemadock_schema::proposal::{Guard, Write};
 use schemadock_schema::secrets::ADMIN_USER;
 use tokio::time::Instant;
 
+use super::Instance;
 use super::opening::OpeningPermit;
 use super::standing::Lane;
 use super::voting::STOPS_WITHIN;
@@ -26,6 +28,10 @@ use crate::mysqld::{Endpoint, Login, MysqlError};
 const FREEZE: Duration = Duration::from_secs(1);
 /// How long a former master leaves the disk to the one that opens, and movers have to catch up.
 const MOMENT: Duration = Duration::from_millis(500);
+/// How long a frozen master leaves everything to the one that takes over, unless it is asked for something.
+const LEAVES_TO_CANDIDATE: Duration = Duration::from_millis(150);
+/// How long a new master leaves everything to its clients.
+const LEAVES_TO_CLIENTS: Duration = Duration::from_millis(50);
 /// How long the candidate may take to apply the final set.
 const APPLIES_WITHIN: Duration = Duration::from_secs(1);
 
@@ -68,11 +74,22 @@ impl Lane {
         Ok(AcceptedTerm { cluster, term })
     }
 
-    /// The term on disk; a second session here, one to the candidate there.
+    /// The term on disk; a second session here, one to the candidate there. What a candidate's disk says of having led
+    /// stands there before it can, in the same write; the old master's vote is its final set, and it makes no other.
     pub(super) async fn prepare(&mut self, wish: &Wish, term: u64) -> Result<(), StepError> {
         let instance = self.instance.clone();
         let accepted = Self::accepted(wish, term)?;
-        instance.update_record(|record| record.accepted = Some(accepted)).await?;
+        let durability = wish.grant.record().map(|record| record.durability);
+        let leads = wish.leads();
+        instance
+            .update_record(|record| {
+                record.accepted = Some(accepted);
+                match leads {
+                    true => record.voted.clone_from(&record.accepted),
+                    false => record.led_under = durability,
+                }
+            })
+            .await?;
         self.spare = Some(instance.session(wish).await?);
         if !wish.leads() {
             return Ok(());
@@ -103,6 +120,8 @@ impl Lane {
     /// L5: frozen is what `super_read_only=ON` has returned on; else writes go on, and the leadership is taken back.
     pub(super) async fn freeze(&mut self, wish: &Wish, term: u64) -> Result<(), StepError> {
         let instance = self.instance.clone();
+        // One that is due while nothing can be written would fail, and one that is to run once be gone.
+        self.schedule_events(wish, false).await?;
         let begun = Instant::now();
         tracing::info!(instance = %instance.name, term, "freeze begun");
         self.frozen_at = Some(begun);
@@ -127,50 +146,57 @@ impl Lane {
         let instance = self.instance.clone();
         let ctx = &instance.ctx;
         let accepted = Self::accepted(wish, term)?;
-        let server = self.own()?.observe().await?;
-        if !server.super_read_only || server.channel.is_some() {
+        let at = self.own()?.position().await?;
+        if !at.super_read_only || at.follows {
             return Err(StepError::Changed("the freeze"));
         }
         let vote = Vote {
-            cluster: accepted.cluster.clone(),
+            cluster: accepted.cluster,
             term,
-            server_uuid: server.server_uuid,
-            received: server.gtid_executed.clone(),
-            executed: server.gtid_executed,
+            server_uuid: at.server_uuid,
+            received: at.executed.clone(),
+            executed: at.executed,
         };
         let key = ctx.keys.vote(&ctx.settings.host, &instance.name);
         ctx.commit(vec![Write::document(key, &vote)], Vec::new()).await?;
         self.freeze_is(term, FreezeState::Frozen { published: true, overdue: false });
         tracing::info!(instance = %instance.name, term, micros = self.frozen_at.map(micros), "final set published");
-        instance.update_record(|record| record.voted = Some(accepted)).await
+        // Else the opening of the new master waits for this one.
+        let enough = wish.grant.record().is_some_and(|record| {
+            record.to.as_ref().is_some_and(|candidate| record.suffices_without(candidate))
+        });
+        if enough {
+            self.quiet_until = Instant::now() + LEAVES_TO_CANDIDATE;
+        }
+        Ok(())
+    }
+
+    /// How a handover ends once this server has won.
+    async fn winning(&mut self) -> Result<Handover, StepError> {
+        let at = self.own()?.position().await?;
+        Ok(Handover { winner: self.instance.name.clone(), server_uuid: at.server_uuid, base: at.executed })
     }
 
     /// The transaction by which a handover ends: the key is not there, and the record is the one that began it.
     async fn decide(
-        &mut self,
+        instance: &Instance,
         wish: &Wish,
         term: u64,
         revision: i64,
-    ) -> Result<(i64, Leadership), StepError> {
-        let instance = self.instance.clone();
+        ended: &Handover,
+    ) -> Result<(i64, OpeningPermit), StepError> {
         let ctx = &instance.ctx;
         let record = wish.grant.record().ok_or(StepError::Changed("the leadership"))?;
         let cluster = wish.grant.cluster.as_ref().ok_or(StepError::Changed("the cluster"))?;
-        let server = self.own()?.observe().await?;
-        let ended = Handover {
-            winner: instance.name.clone(),
-            server_uuid: server.server_uuid,
-            base: server.gtid_executed,
-        };
         let key = ctx.keys.handover(cluster, term);
         let guards = vec![
             Guard::Absent { key: key.clone() },
             Guard::At { key: ctx.keys.leadership(cluster), mod_revision: revision },
         ];
-        let revision = ctx.commit(vec![Write::document(key, &ended)], guards).await?;
+        let revision = ctx.commit(vec![Write::document(key, ended)], guards).await?;
         // Before anything else is planned on older news.
         instance.state().seen.handover.won = Some(term);
-        Ok((revision, decided(record, &ended.winner, &ended.server_uuid, &ended.base)))
+        Ok((revision, OpeningPermit::by_deciding(&record.with_handover(Some(ended)))))
     }
 
     /// Wins the decision for the old master. Where etcd does not answer it stays frozen.
@@ -189,7 +215,8 @@ impl Lane {
         if !same {
             return Err(StepError::Changed("the leadership"));
         }
-        let (revision, _) = self.decide(wish, term, entry.mod_revision).await?;
+        let ended = self.winning().await?;
+        let (revision, _) = Self::decide(&instance, wish, term, entry.mod_revision, &ended).await?;
         tracing::info!(instance = %instance.name, term, why, "taken back");
         instance.tell(wish, "handover", format!("the leadership was taken back in term {term}: {why}"));
         instance.await_revision(revision).await;
@@ -215,30 +242,38 @@ impl Lane {
             return Err(StepError::Changed("what is to be applied"));
         }
         told("caught up");
-        session.stop_receiver(STOPS_WITHIN).await?;
-        session.set_semi_sync_replica(false).await?;
-        told("receives no more");
-        let (revision, meant) = self.decide(wish, term, revision).await?;
-        told("decided");
-        let permit = OpeningPermit::by_deciding(&meant);
-        let wish = Wish {
-            grant: schemadock_agent_plan::wish::Grant {
-                leadership: schemadock_schema::known::Known::Present(meant),
-                ..wish.grant.clone()
-            },
-            ..wish.clone()
+        let record = wish.grant.record().ok_or(StepError::Changed("the leadership"))?;
+        let ended = self.winning().await?;
+        let meant = record.with_handover(Some(&ended));
+        let acks = meant.acks_wanted();
+        let grant = Grant { leadership: Known::Present(meant), ..wish.grant.clone() };
+        let then = Wish { grant, ..wish.clone() };
+        let mut spare = match self.spare.take() {
+            Some(session) => session,
+            None => instance.session(wish).await?,
         };
-        if self.open_by(&wish, &permit).await? {
+        let session = self.own()?;
+        // Nothing comes from a frozen master, and nothing is written here before it is decided: meanwhile it can be settled
+        // who will be counted.
+        let (silent, ranks) = tokio::join!(
+            async {
+                session.stop_receiver(STOPS_WITHIN).await?;
+                session.set_semi_sync_replica(false).await
+            },
+            Self::close_ranks(&instance, &mut spare, &then, acks)
+        );
+        silent?;
+        let ranks = ranks?;
+        // One that has failed is not used again.
+        self.spare = Some(spare);
+        told("receives no more");
+        let (revision, permit) = Self::decide(&instance, wish, term, revision, &ended).await?;
+        told("decided");
+        if self.open_by(&then, &permit, &ranks).await? {
             told("opened");
         }
-        let durability = permit.durability();
-        instance
-            .update_record(|record| {
-                record.data = DataOrigin::Own;
-                record.led_under = Some(durability);
-            })
-            .await?;
-        instance.tell(&wish, "handover", format!("took the leadership over in term {term}"));
+        self.quiet_until = Instant::now() + LEAVES_TO_CLIENTS;
+        instance.tell(&then, "handover", format!("took the leadership over in term {term}"));
         instance.await_revision(revision).await;
         Ok(())
     }

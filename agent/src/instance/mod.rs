@@ -429,6 +429,7 @@ fn nothing_seen(record: Record) -> Seen {
         shape: String::new(),
         process: unknown(),
         unheld: false,
+        resident: unknown(),
         image: unknown(),
         pull: Work::Idle,
         template: TemplateSeen::Missing,

@@ -1,6 +1,5 @@
 //! The permit to open a server for writes, and to let its commits wait for fewer acknowledgements: only a linearizable read of a believed store can make one (L2).
 
-use schemadock_agent_plan::voting::acks_wanted;
 use schemadock_agent_plan::wish::Wish;
 use schemadock_schema::fleet::Fleet;
 use schemadock_schema::leadership::{Durability, Handover, Leadership, LeadershipPhase};
@@ -61,12 +60,12 @@ impl OpeningPermit {
         if record.phase != LeadershipPhase::Steady || !named || record.term < accepted {
             return Err(StepError::Changed("the leadership"));
         }
-        Ok(OpeningPermit { term: record.term, acks: acks_wanted(&record), durability: record.durability })
+        Ok(OpeningPermit { term: record.term, acks: record.acks_wanted(), durability: record.durability })
     }
 
     /// The success of the own deciding transaction: what the record means from then on.
     pub(super) fn by_deciding(meant: &Leadership) -> OpeningPermit {
-        OpeningPermit { term: meant.term, acks: acks_wanted(meant), durability: meant.durability }
+        OpeningPermit { term: meant.term, acks: meant.acks_wanted(), durability: meant.durability }
     }
 
     /// The term to open in.

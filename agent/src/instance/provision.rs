@@ -22,7 +22,7 @@ use crate::context::StepError;
 use crate::disk::{InstanceFile, RetiredWhy};
 
 /// How long the standing lane may take to close a server before it is ended anyway.
-const CLOSES_WITHIN: Duration = Duration::from_secs(3);
+const CLOSES_WITHIN: Duration = Duration::from_secs(15);
 /// How long a clean shutdown may take before it becomes a kill.
 const GRACE_SECONDS: u64 = 60;
 
@@ -66,6 +66,14 @@ impl Lane {
                     wish,
                     "replacing",
                     format!("its data are set aside and made anew: {}", why.why),
+                );
+            }
+            Step::KeepData { why } => {
+                instance.update_record(|record| record.replacing = None).await?;
+                instance.tell(
+                    wish,
+                    "kept",
+                    format!("its data were to be made anew ({why}) and are kept: it leads now"),
                 );
             }
             Step::SetAside => self.set_aside(wish, seen).await?,

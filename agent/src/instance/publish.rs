@@ -7,43 +7,50 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemadock_schema::proposal::{Guard, Proposal, Write};
-use schemadock_schema::status::{Status, StoreState};
+use schemadock_schema::status::{LAG_TOLD, Status, StoreState};
 use schemadock_store::Committed;
 use schemadock_store::backoff::Delays;
 use tokio::time::Instant;
 
 use super::Instance;
 
-/// Seconds of lag that are worth telling when they are crossed.
-const LAG_BOUNDS: [f64; 4] = [1.0, 10.0, 60.0, 600.0];
+/// Between two writes. What changes in steps is told once: each write is news to all agents of the cluster, and in a
+/// change of master they have better things to do.
+const APART: Duration = Duration::from_millis(50);
 /// How often a seed's progress is told.
 const SEED_EVERY: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(instance: Arc<Instance>) {
     let mut news = instance.status.subscribe();
     let mut written: Option<(Status, Instant)> = None;
-    let mut delays = Delays::new(instance.ctx.seed, Duration::from_millis(100), Duration::from_secs(5));
-    let mut retry = None;
+    let mut delays = Delays::new(instance.ctx.seed, Duration::from_millis(100), Duration::from_secs(1));
+    // The last write did not arrive, as far as is known.
+    let mut failed = false;
+    let mut not_before = Instant::now();
     loop {
+        tokio::select! {
+            biased;
+            () = instance.stop.cancelled() => return,
+            () = tokio::time::sleep_until(not_before) => {}
+        }
         let latest = news.borrow_and_update().clone();
         if let Some(latest) = latest {
-            let due = match (&written, retry) {
-                (_, Some(_)) | (None, None) => true,
-                (Some((before, at)), None) => worth_writing(before, &latest, at.elapsed()),
+            let due = match &written {
+                Some((before, at)) if !failed => worth_writing(before, &latest, at.elapsed()),
+                _ => true,
             };
             if due {
-                retry = match write(&instance, &latest).await {
-                    true => {
-                        delays.reset();
-                        written = Some((latest.clone(), Instant::now()));
-                        None
-                    }
-                    false => Some(delays.next_delay()),
-                };
+                failed = !write(&instance, &latest).await;
+                not_before = Instant::now() + if failed { delays.next_delay() } else { APART };
+                if failed {
+                    continue;
+                }
+                delays.reset();
+                written = Some((latest.clone(), Instant::now()));
             }
         }
         let seeding = written.as_ref().is_some_and(|(status, _)| status.seed.is_some());
-        let pause = retry.or(seeding.then_some(SEED_EVERY)).unwrap_or(Duration::MAX);
+        let pause = if seeding { SEED_EVERY } else { Duration::MAX };
         tokio::select! {
             biased;
             () = instance.stop.cancelled() => return,
@@ -60,7 +67,7 @@ fn worth_writing(before: &Status, latest: &Status, age: Duration) -> bool {
     }
     let class = |status: &Status| {
         let lag = status.source.as_ref().and_then(|source| source.lag_seconds).unwrap_or(0.0);
-        LAG_BOUNDS.iter().filter(|bound| lag >= **bound).count()
+        LAG_TOLD.iter().filter(|bound| lag >= **bound).count()
     };
     if class(before) != class(latest) {
         return true;

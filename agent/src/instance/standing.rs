@@ -20,22 +20,26 @@ use schemadock_store::backoff::Delays;
 use tokio::time::Instant;
 
 use super::opening::OpeningPermit;
-use super::voting::STOPS_WITHIN;
+use super::voting::{Ranks, STOPS_WITHIN, Waits};
 use super::{Instance, Repeats};
 use crate::context::StepError;
 use crate::failpoints;
 use crate::mysqld::{Endpoint, MysqlError, Session, SourceSpec};
 
 /// How often a server at rest is looked at.
-const STEADY: Duration = Duration::from_millis(500);
+pub(super) const STEADY: Duration = Duration::from_millis(500);
 /// How often it is planned for where a look has shown nothing new.
 const PLANNED_EVERY: Duration = Duration::from_secs(2);
 /// How often one that starts or attaches is.
-const EAGER: Duration = Duration::from_millis(20);
+pub(super) const EAGER: Duration = Duration::from_millis(20);
+/// How long after news a wait for acknowledgements is looked at closely.
+const WATCHFUL: Duration = Duration::from_millis(200);
 /// How often accounts are looked at.
 const ACCOUNTS_EVERY: Duration = Duration::from_secs(3);
 /// How long `super_read_only=ON` may wait for writes under way.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
+/// How long the applier may take to stop before its server is stopped all the same.
+const APPLIER_STOPS_WITHIN: Duration = Duration::from_secs(2);
 
 pub(super) struct Lane {
     pub(super) instance: Arc<Instance>,
@@ -44,15 +48,29 @@ pub(super) struct Lane {
     pub(super) leader: Option<(Endpoint, Box<dyn Session>)>,
     /// A second session on the own server, for the marker of an opening.
     pub(super) spare: Option<Box<dyn Session>>,
-    /// Since when commits wait, and how many had been acknowledged by then.
-    pub(super) waits: Option<(u64, Instant)>,
+    /// What the last look saw of commits that wait.
+    pub(super) waits: Option<Waits>,
+    /// Markers committed for them so far.
+    pub(super) nudges: u32,
+    /// Until when a wait that goes on is looked for closely: a receiver may have come back (L13).
+    pub(super) watchful_until: Instant,
+    /// How many commits had passed without an acknowledgement when it was first seen open under `lossless`.
+    pub(super) unanswered: Option<u64>,
+    /// When strangers were last told of.
+    pub(super) strangers_told: Option<Instant>,
     /// When this life has begun to freeze the server.
     pub(super) frozen_at: Option<Instant>,
+    /// How often the one that led before was asked for its events in vain.
+    pub(super) events_asked: u32,
     /// Since when all movers of this term's handover are behind the candidate.
     pub(super) moved: Option<(u64, Instant)>,
     pub(super) accounts_at: Option<Instant>,
     delays: Delays,
     eager_until: Instant,
+    /// When the server was last looked at.
+    looked_at: Instant,
+    /// Until when disks and processors are left to a server that opens, and to its clients.
+    pub(super) quiet_until: Instant,
     /// When the last plan found nothing to do; none once there are news.
     converged_at: Option<Instant>,
     first_session: bool,
@@ -72,11 +90,18 @@ pub(super) async fn run(instance: Arc<Instance>) {
         leader: None,
         spare: None,
         waits: None,
+        watchful_until: Instant::now(),
+        unanswered: None,
+        strangers_told: None,
+        nudges: 0,
         frozen_at: None,
         moved: None,
+        events_asked: 0,
         accounts_at: None,
         delays: Delays::new(seed, Duration::from_millis(50), Duration::from_secs(5)),
         eager_until: Instant::now(),
+        looked_at: Instant::now(),
+        quiet_until: Instant::now(),
         converged_at: None,
         first_session: true,
         replicated: false,
@@ -90,6 +115,7 @@ pub(super) async fn run(instance: Arc<Instance>) {
             () = stop.cancelled() => return,
             pause = lane.pass() => pause,
         };
+        let pause = pause.max(lane.quiet_until.saturating_duration_since(Instant::now()));
         if pause.is_zero() {
             tokio::task::yield_now().await;
             continue;
@@ -97,10 +123,26 @@ pub(super) async fn run(instance: Arc<Instance>) {
         tokio::select! {
             biased;
             () = lane.instance.stop.cancelled() => return,
-            () = lane.instance.wake_standing.notified() => lane.converged_at = None,
+            () = lane.instance.wake_standing.notified() => {
+                lane.converged_at = None;
+                lane.watchful_until = Instant::now() + WATCHFUL;
+                lane.gather_news().await;
+            }
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// A clean shutdown waits 10 s for those that send the log (F20), though no commit waits for them any more, and a minute
+/// for the rest of a transaction of which only a part was received.
+async fn ends_soon(session: &mut Box<dyn Session>) -> Result<(), MysqlError> {
+    let server = session.observe().await?;
+    if server.channel.is_some() {
+        session.stop_receiver(STOPS_WITHIN).await?;
+        session.stop_applier(APPLIER_STOPS_WITHIN).await?;
+    }
+    let receivers: Vec<String> = server.receivers.into_iter().collect();
+    session.end_sessions_of(&receivers).await.map(drop)
 }
 
 impl Lane {
@@ -113,7 +155,7 @@ impl Lane {
                     self.converged_at = None;
                 }
                 if self.converged_at.is_some_and(|at| at.elapsed() < PLANNED_EVERY) {
-                    return if self.waits.is_some() { EAGER } else { STEADY };
+                    return self.until_next_look();
                 }
                 let (_, wish, mut seen) = self.instance.snapshot();
                 self.keep_time(&wish);
@@ -162,6 +204,20 @@ impl Lane {
         }
     }
 
+    /// News come in flocks, and each would be a look at the server: those of a moment are taken together, unless a
+    /// handover cannot wait.
+    async fn gather_news(&mut self) {
+        let until = self.quiet_until.max(self.looked_at + EAGER);
+        while Instant::now() < until && self.urgent().is_none() {
+            tokio::select! {
+                biased;
+                () = self.instance.stop.cancelled() => return,
+                () = self.instance.wake_standing.notified() => {}
+                () = tokio::time::sleep_until(until) => {}
+            }
+        }
+    }
+
     /// What a handover asks for at once, on what is known: the step itself looks at what it needs.
     fn urgent(&mut self) -> Option<(Wish, Seen, Plan<Step>)> {
         if !self.handing_over() || self.session.is_none() {
@@ -184,11 +240,12 @@ impl Lane {
             (Known::Present(_), Plan::Converged) => {
                 self.delays.reset();
                 self.repeats = Repeats::default();
-                if self.waits.is_some() { EAGER } else { STEADY }
+                self.until_next_look()
             }
             // While a handover is under way nobody rests.
             (Known::Present(_), _) if self.handing_over() => EAGER,
-            (Known::Present(_), _) if Instant::now() < self.eager_until || self.waits.is_some() => EAGER,
+            (Known::Present(_), _) if Instant::now() < self.eager_until => EAGER,
+            (Known::Present(_), _) if self.waits.is_some() => self.until_next_look(),
             (Known::Present(_), _) => STEADY,
             // A server that starts is met as soon as it listens; one that is not started wakes us when it is.
             (_, _) if seen.container_runs() || seen.process.present().is_some() => EAGER,
@@ -198,6 +255,7 @@ impl Lane {
 
     /// Looks at the own server; `true`: there are news, beside positions and times.
     async fn observe(&mut self) -> bool {
+        self.looked_at = Instant::now();
         let mut found = Known::Absent;
         if self.session.is_none() {
             let (_, wish, seen) = self.instance.snapshot();
@@ -293,12 +351,17 @@ impl Lane {
                 }
                 session.set_super_read_only(true, CLOSE_DEADLINE).await?;
                 session.set_read_only(true).await?;
-                return Ok(mended(found));
+                let undone = mended(found);
+                // Who leads is closed to be opened again, and not to rest.
+                return Ok(undone && !wish.leads());
             }
             Step::CloseToStop => {
                 let session = self.own()?;
                 session.set_offline_mode(true).await?;
                 let returned = session.set_super_read_only(true, CLOSE_DEADLINE).await.is_ok();
+                if returned && let Err(error) = ends_soon(session).await {
+                    tracing::info!(instance = %instance.name, %error, "the shutdown may take longer");
+                }
                 instance.state().seen.stopping = Stopping::Closed { read_only_returned: returned };
                 instance.wake_converge.notify_one();
             }
@@ -361,6 +424,7 @@ impl Lane {
                 return Ok(found.as_deref().is_some_and(mended));
             }
             Step::LockReceivers { lock, unlock } => self.lock_receivers(wish, lock, unlock).await?,
+            Step::EndStrangers { .. } => self.end_strangers(wish).await?,
             Step::EndReceivers { users } => self.end_receivers(wish, users).await?,
             Step::RaiseAcks { acks, found } => {
                 self.own()?.set_semi_sync_source(Some(*acks)).await?;
@@ -381,8 +445,11 @@ impl Lane {
             Step::TakeBack { term, why } => self.take_back(wish, *term, why).await?,
             Step::TakeOver { term, executed } => self.take_over(wish, *term, executed).await?,
             Step::TakeEvents { from, term } => self.take_events(wish, from, *term).await?,
+            Step::ScheduleEvents { on, found } => {
+                self.schedule_events(wish, *on).await?;
+                return Ok(found.as_deref().is_some_and(mended));
+            }
             Step::StepDown => {
-                self.schedule_events(wish, false).await?;
                 self.own()?.set_offline_mode(true).await?;
                 instance.tell(wish, "stepped-down", "it leads no more: its clients were ended");
             }
@@ -425,22 +492,27 @@ impl Lane {
                 record.led_under = Some(durability);
             })
             .await?;
-        self.open_by(wish, &permit).await?;
+        let ranks = Self::close_ranks(&instance, self.own()?, wish, permit.acks()).await?;
+        self.open_by(wish, &permit, &ranks).await?;
         Ok(())
     }
 
     /// Opens by a permit; `false`: the marker waits, and the plan opens anew when it has been acknowledged.
-    pub(super) async fn open_by(&mut self, wish: &Wish, permit: &OpeningPermit) -> Result<bool, StepError> {
+    pub(super) async fn open_by(
+        &mut self,
+        wish: &Wish,
+        permit: &OpeningPermit,
+        ranks: &Ranks,
+    ) -> Result<bool, StepError> {
         let instance = self.instance.clone();
         let begun = Instant::now();
         let told = |what: &str| {
             let micros = begun.elapsed().as_micros() as u64;
             tracing::debug!(instance = %instance.name, term = permit.term(), micros, "opening: {what}");
         };
-        self.close_ranks(permit).await?;
-        told("acknowledgements");
         self.own()?.set_super_read_only(false, CLOSE_DEADLINE).await?;
-        self.shut_out(wish, permit).await?;
+        told("super_read_only");
+        self.shut_out(ranks).await?;
         told("accounts");
         if !self.opening_marker(wish, permit).await? {
             return Ok(false);
@@ -449,7 +521,6 @@ impl Lane {
         let session = self.own()?;
         session.set_read_only(false).await?;
         session.set_offline_mode(false).await?;
-        self.schedule_events(wish, true).await?;
         instance.tell(wish, "opened", format!("takes writes in term {}", permit.term()));
         Ok(true)
     }

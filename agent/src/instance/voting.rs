@@ -4,21 +4,22 @@
 //! A marker may wait for as long as no voter is there. So each is committed on a session of its own, by a task that the
 //! lane does not wait for beyond a moment; the commit itself always goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use schemadock_agent_plan::observed::BarrierSeen;
-use schemadock_agent_plan::voting::{acks_wanted, changes_of_locks, locked, staying};
+use schemadock_agent_plan::voting::{changes_of_locks, counted, locked, staying};
 use schemadock_agent_plan::wish::Wish;
 use schemadock_schema::InstanceName;
+use schemadock_schema::leadership::Durability;
 use schemadock_schema::secrets::ADMIN_USER;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Instance;
 use super::opening::OpeningPermit;
-use super::standing::Lane;
+use super::standing::{EAGER, Lane, STEADY};
 use crate::context::StepError;
 use crate::mysqld::{Endpoint, Login, MysqlError, Session};
 
@@ -28,12 +29,42 @@ const OPENS_WITHIN: Duration = Duration::from_secs(1);
 const STALLED_AFTER: Duration = Duration::from_millis(50);
 /// How long a receiver may take to stop.
 pub(super) const STOPS_WITHIN: Duration = Duration::from_millis(2500);
+/// How often receivers that acknowledge and are not to be counted are told of.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+/// How often a server is looked at whose commits wait, while others are acknowledged.
+const FLOWING: Duration = Duration::from_millis(100);
 /// A marker waits until a voter is back.
 const WITHOUT_END: Duration = Duration::from_secs(365 * 24 * 3600);
+/// After this a marker for commits that wait may be followed by another one, then after twice as long, and so on: a voter
+/// that has it and comes back is not asked for it either. Each one keeps a session of the server waiting.
+const NUDGED_FOR: Duration = Duration::from_secs(1);
+/// How often that time doubles.
+const NUDGES_SLOWER: u32 = 6;
 /// How often voters are asked for the marker of a change.
 const ASKED_EVERY: Duration = Duration::from_millis(20);
 /// How long after a barrier that failed the next one is begun.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Who is counted where a server opens, by the replication accounts of those who are not.
+#[derive(Debug, Default)]
+pub(super) struct Ranks {
+    lock: Vec<String>,
+    unlock: Vec<String>,
+    out: Vec<String>,
+    /// Whose acknowledgements may count.
+    counted: BTreeSet<String>,
+}
+
+/// Commits that wait for acknowledgements.
+#[derive(Clone, Copy)]
+pub(super) struct Waits {
+    /// How many had been acknowledged.
+    pub(super) answered: u64,
+    /// Since when it is so many.
+    pub(super) since: Instant,
+    /// Others have been acknowledged since the look before.
+    pub(super) flow: bool,
+}
 
 impl Lane {
     /// The switch takes effect with the receiver's start only, and a receiver that runs is stopped first (L3).
@@ -74,6 +105,25 @@ impl Lane {
         Ok(())
     }
 
+    /// L12. Told once in a while: one that is ended comes back.
+    pub(super) async fn end_strangers(&mut self, wish: &Wish) -> Result<(), StepError> {
+        let record = wish.grant.record().ok_or(StepError::Changed("the leadership"))?;
+        let kept = counted(record, wish);
+        let ended = self.own()?.end_acknowledgers(&kept).await?;
+        if ended.is_empty() || self.strangers_told.is_some_and(|at| at.elapsed() < TOLD_EVERY) {
+            return Ok(());
+        }
+        self.strangers_told = Some(Instant::now());
+        let ended: Vec<String> = ended.into_iter().collect();
+        let message = format!(
+            "connections of {} were ended: they receive with semi-sync and are no voters', so that a commit could be \
+             acknowledged by them alone; turn rpl_semi_sync_replica_enabled off there",
+            ended.join(", ")
+        );
+        self.instance.tell(wish, "stranger", message);
+        Ok(())
+    }
+
     /// V2, V4: the only way to a smaller count. What waits is answered OK, as the record says.
     pub(super) async fn lower_acks(&mut self, wish: &Wish, acks: u32) -> Result<(), StepError> {
         let instance = self.instance.clone();
@@ -89,40 +139,41 @@ impl Lane {
         Ok(())
     }
 
-    /// Before the opening: commits wait for as many as the record says.
-    pub(super) async fn close_ranks(&mut self, permit: &OpeningPermit) -> Result<(), StepError> {
-        let acks = permit.acks();
+    /// Before the opening: commits wait for as many as the record says, and it is known who is not to be counted. Writes
+    /// nothing.
+    pub(super) async fn close_ranks(
+        instance: &Instance,
+        session: &mut Box<dyn Session>,
+        wish: &Wish,
+        acks: u32,
+    ) -> Result<Ranks, StepError> {
         if acks == 0 {
-            return Ok(());
+            return Ok(Ranks::default());
         }
-        let session = self.own()?;
+        let record = wish.grant.record().ok_or(StepError::Changed("the leadership"))?;
+        let own = instance.state().seen.record.server_id.ok_or(StepError::Changed("the server id"))?;
         session.set_semi_sync_source(Some(acks)).await?;
-        let server = session.observe().await?;
-        if !server.acks.working || server.acks_in_force() != acks {
-            return Err(StepError::Refused(format!(
-                "semi-sync towards replicas does not work (it waits for {}, expected {acks}): nothing is opened",
-                server.acks_in_force()
-            )));
-        }
-        Ok(())
+        let accounts = session.accounts().await?;
+        let wanted = locked(record, wish, own, &accounts).ok_or(StepError::Changed("the members"))?;
+        let (lock, unlock) = changes_of_locks(&wanted, &accounts);
+        Ok(Ranks { lock, unlock, out: wanted.into_iter().collect(), counted: counted(record, wish) })
     }
 
     /// Before the marker of an opening: nobody is counted who is not to be (V3).
-    pub(super) async fn shut_out(&mut self, wish: &Wish, permit: &OpeningPermit) -> Result<(), StepError> {
-        if permit.acks() == 0 {
-            return Ok(());
-        }
-        let record = wish.grant.record().ok_or(StepError::Changed("the leadership"))?;
-        let accounts = self.own()?.accounts().await?;
-        let own = self.instance.state().seen.record.server_id.ok_or(StepError::Changed("the server id"))?;
+    pub(super) async fn shut_out(&mut self, ranks: &Ranks) -> Result<(), StepError> {
+        let (_, _, seen) = self.instance.snapshot();
+        let strangers = !ranks.counted.is_empty()
+            && seen.server.present().is_some_and(|server| !server.acknowledgers.is_subset(&ranks.counted));
         let session = self.own()?;
-        let wanted = locked(record, wish, own, &accounts).ok_or(StepError::Changed("the members"))?;
-        let (lock, unlock) = changes_of_locks(&wanted, &accounts);
-        if !lock.is_empty() || !unlock.is_empty() {
-            session.lock_accounts(&lock, &unlock).await?;
+        if !ranks.lock.is_empty() || !ranks.unlock.is_empty() {
+            session.lock_accounts(&ranks.lock, &ranks.unlock).await?;
         }
-        if !wanted.is_empty() {
-            session.end_sessions_of(&wanted.into_iter().collect::<Vec<_>>()).await?;
+        if !ranks.out.is_empty() {
+            session.end_sessions_of(&ranks.out).await?;
+        }
+        // Looked at a moment ago; and under `offline_mode` nobody comes who has no business here.
+        if strangers {
+            session.end_acknowledgers(&ranks.counted).await?;
         }
         self.accounts_at = None;
         Ok(())
@@ -146,7 +197,7 @@ impl Lane {
         instance.state().seen.voting.opening = true;
         let (tell, told) = oneshot::channel();
         tokio::spawn(async move {
-            let ended = commit_marker(&instance, session).await;
+            let ended = commit_marker(&instance, session, WITHOUT_END).await;
             instance.state().seen.voting.opening = false;
             // Where the lane has gone on, the plan opens again: with a marker that is acknowledged at once.
             let _ = tell.send(ended.map(drop));
@@ -159,26 +210,63 @@ impl Lane {
         }
     }
 
-    /// Whether commits wait and none is acknowledged; `true`: that has changed.
+    /// Whether commits wait and none is acknowledged, or pass without; `true`: that has changed.
     pub(super) fn watch_commits(&mut self) -> bool {
         let mut state = self.instance.state();
         let acks = state.seen.server.present().map(|server| server.acks).filter(|acks| acks.waiting > 0);
-        self.waits = acks.map(|acks| match self.waits {
-            Some((answered, since)) if answered == acks.answered => (answered, since),
-            _ => (acks.answered, Instant::now()),
+        let before = self.waits.take();
+        self.waits = acks.map(|acks| match before {
+            Some(waits) if waits.answered == acks.answered => Waits { flow: false, ..waits },
+            before => Waits { answered: acks.answered, since: Instant::now(), flow: before.is_some() },
         });
-        let stalled = self.waits.is_some_and(|(_, since)| since.elapsed() >= STALLED_AFTER);
-        std::mem::replace(&mut state.seen.voting.stalled, stalled) != stalled
+        if self.waits.is_none() {
+            self.nudges = 0;
+        }
+        let stalled = self.waits.is_some_and(|waits| waits.since.elapsed() >= STALLED_AFTER);
+        let asked = self.instance.asked.borrow();
+        let wish = &asked.wish;
+        let lossless = wish.grant.steady()
+            && wish.grant.record().is_some_and(|record| record.durability == Durability::Lossless);
+        let server =
+            state.seen.server.present().filter(|server| lossless && wish.leads() && server.writable());
+        let unanswered =
+            match (server.map(|server| (server.acks.unanswered, server.acks_in_force())), self.unanswered) {
+                (None, _) => {
+                    self.unanswered = None;
+                    false
+                }
+                (Some((now, in_force)), None) => {
+                    self.unanswered = (in_force > 0).then_some(now);
+                    false
+                }
+                (Some((now, _)), Some(before)) => now > before,
+            };
+        let voting = &mut state.seen.voting;
+        let news = (voting.stalled, voting.unanswered) != (stalled, unanswered);
+        (voting.stalled, voting.unanswered) = (stalled, unanswered);
+        news
+    }
+
+    /// Under load some commit waits at every look: only one that no other has overtaken is looked at closely.
+    pub(super) fn until_next_look(&self) -> Duration {
+        let watchful = Instant::now() < self.watchful_until;
+        match &self.waits {
+            Some(waits) if watchful || !waits.flow => EAGER,
+            Some(_) => FLOWING,
+            None => STEADY,
+        }
     }
 
     /// L13.
     pub(super) fn nudge(&mut self, wish: &Wish) {
         let (instance, wish) = (self.instance.clone(), wish.clone());
         instance.state().seen.voting.nudging = true;
+        let within = NUDGED_FOR * 2_u32.pow(self.nudges.min(NUDGES_SLOWER));
+        self.nudges += 1;
         tracing::info!(instance = %instance.name, "commits wait although enough voters are connected");
         tokio::spawn(async move {
             let ended = match instance.session(&wish).await {
-                Ok(session) => commit_marker(&instance, session).await.map(drop),
+                Ok(session) => commit_marker(&instance, session, within).await.map(drop),
                 Err(error) => Err(error.into()),
             };
             if let Err(error) = ended {
@@ -220,15 +308,16 @@ impl Lane {
     }
 }
 
-/// Commits a marker, for as long as it takes; gives the session back.
+/// Commits a marker and waits for its acknowledgement; gives the session back.
 async fn commit_marker(
     instance: &Instance,
     mut session: Box<dyn Session>,
+    within: Duration,
 ) -> Result<Box<dyn Session>, StepError> {
     tokio::select! {
         biased;
         () = instance.stop.cancelled() => Err(StepError::Changed("the agent")),
-        ended = session.marker(WITHOUT_END) => Ok(ended.map(|()| session)?),
+        ended = session.marker(within) => Ok(ended.map(|()| session)?),
     }
 }
 
@@ -247,7 +336,7 @@ async fn barrier(instance: &Arc<Instance>, wish: &Wish) -> Result<(), StepError>
     let record = wish.grant.record().ok_or(StepError::Changed("the leadership"))?;
     let secrets = wish.grant.secrets.present().ok_or(StepError::Changed("the credentials"))?;
     let session = instance.session(wish).await?;
-    let mut session = commit_marker(instance, session).await?;
+    let mut session = commit_marker(instance, session, WITHOUT_END).await?;
     let server = session.observe().await?;
     let wanted = server.gtid_executed.of_uuid(&server.server_uuid);
     drop(session);
@@ -259,7 +348,7 @@ async fn barrier(instance: &Arc<Instance>, wish: &Wish) -> Result<(), StepError>
             left.insert(name, (Endpoint::Tcp { host, port }, None));
         }
     }
-    let mut missing = acks_wanted(record);
+    let mut missing = record.acks_wanted();
     while missing > 0 {
         let mut have = Vec::new();
         for (name, (endpoint, kept)) in &mut left {

@@ -2,7 +2,7 @@
 
 pub mod adapter;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,6 +64,19 @@ pub struct ScheduledEvent {
     pub schema: String,
     /// Its name there.
     pub name: String,
+}
+
+/// Where a server stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Its identity.
+    pub server_uuid: String,
+    /// Takes no writes from anybody, or is about to: only the return of the statement says that none is under way.
+    pub super_read_only: bool,
+    /// The channel `''` is configured.
+    pub follows: bool,
+    /// Executed.
+    pub executed: GtidSet,
 }
 
 /// Why a server did not do what was asked.
@@ -141,6 +154,9 @@ pub trait Session: Send {
     /// All that the plans look at, in one round trip (two at most).
     async fn observe(&mut self) -> Result<ServerSeen, MysqlError>;
 
+    /// The cheapest look, for moments in which nobody can write.
+    async fn position(&mut self) -> Result<Position, MysqlError>;
+
     /// Looks at another server for its would-be replica, whose account is `account`.
     async fn observe_source(&mut self, account: &str) -> Result<SourceSeen, MysqlError>;
 
@@ -166,7 +182,8 @@ pub trait Session: Send {
     /// The deadline ends the wait, not the commit: that one goes on.
     async fn marker(&mut self, deadline: Duration) -> Result<(), MysqlError>;
 
-    /// Semi-sync towards replicas, with the count of acknowledgements.
+    /// Semi-sync towards replicas, with the count of acknowledgements. Success means that commits wait for so many; off
+    /// takes a second.
     async fn set_semi_sync_source(&mut self, acks: Option<u32>) -> Result<(), MysqlError>;
 
     /// Semi-sync towards the source; takes effect with the receiver's next start.
@@ -189,7 +206,8 @@ pub trait Session: Send {
     /// Starts the applier.
     async fn start_applier(&mut self) -> Result<(), MysqlError>;
 
-    /// Stops the applier.
+    /// Stops the applier. With the receiver off, a transaction of which only a part has come is rolled back; it comes again
+    /// with the receiver's next start.
     async fn stop_applier(&mut self, deadline: Duration) -> Result<(), MysqlError>;
 
     /// Forgets the channel and its relay logs. Both threads must be off.
@@ -231,6 +249,10 @@ pub trait Session: Send {
 
     /// Ends all sessions of these users, dump threads too, and sees them gone.
     async fn end_sessions_of(&mut self, users: &[String]) -> Result<u32, MysqlError>;
+
+    /// Ends all connections that acknowledge what they receive, but for those of these users, and sees them gone; whose
+    /// they were.
+    async fn end_acknowledgers(&mut self, kept: &BTreeSet<String>) -> Result<BTreeSet<String>, MysqlError>;
 
     /// Commits an empty transaction under each of these GTIDs. Works under `super_read_only`, too.
     async fn inject_empty(&mut self, gtids: &GtidSet) -> Result<(), MysqlError>;

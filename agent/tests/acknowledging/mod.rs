@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use schemadock_agent::mysqld::MysqlError;
-use schemadock_agent_plan::observed::{AccountSeen, ThreadState};
+use schemadock_agent_plan::observed::{AccountSeen, ServerSeen, ThreadState};
 use schemadock_schema::secrets::replication_user;
 
 use super::servers::Server;
@@ -20,6 +20,14 @@ pub(crate) async fn commits_wait_for_acknowledgements(a: &Server, at_a: &mut Box
     until(at_b, |server| server.acknowledging.then_some(())).await;
     let server = until(at_a, |server| (server.acks.clients == 1).then(|| server.clone())).await;
     assert_eq!(server.receivers.into_iter().collect::<Vec<_>>(), [replication_user(2)]);
+    assert_eq!(server.acknowledgers.into_iter().collect::<Vec<_>>(), [replication_user(2)]);
+    let connection = |server: &ServerSeen| (server.acks.clients == 0).then_some(());
+    assert!(at_a.end_acknowledgers(&[replication_user(2)].into()).await.unwrap().is_empty());
+    assert!(connection(&seen(at_a).await).is_none());
+    let ended = at_a.end_acknowledgers(&["somebody".to_owned()].into()).await.unwrap();
+    assert_eq!(ended, [replication_user(2)].into());
+    until(at_a, connection).await;
+    let server = until(at_a, |server| (server.acks.clients == 1).then(|| server.clone())).await;
     assert!(!server.acks.working && !server.semi_sync_source);
 
     at_a.set_semi_sync_source(Some(1)).await.unwrap();

@@ -200,24 +200,24 @@ impl<'a> Cluster<'a> {
 
     /// As [`Cluster::missing`], members on hosts that are gone aside.
     pub fn missing_of_living(&self) -> Option<String> {
-        let living = self.members.values().filter(|member| member.alive);
-        living
-            .filter_map(|member| member.missing(self.policy_revision))
-            .next()
-            .or_else(|| self.promise_missing())
+        self.missing_of(|member| member.alive)
     }
 
     /// What is missing until every enabled member is as it is to be and the durability is as wished; nothing: whole.
     pub fn missing(&self) -> Option<String> {
-        let unmet = self.members.values().filter_map(|member| member.missing(self.policy_revision)).next();
-        if unmet.is_some() {
-            return unmet;
-        }
-        self.promise_missing()
+        self.missing_of(|_| true)
     }
 
-    /// What is missing of who leads, and of the durability.
-    fn promise_missing(&self) -> Option<String> {
+    fn missing_of(&self, counts: impl Fn(&Member<'_>) -> bool) -> Option<String> {
+        let mut counted = self.members.values().filter(|member| counts(member));
+        if let Some(missing) = counted.find_map(|member| member.missing(self.policy_revision)) {
+            return Some(missing);
+        }
+        self.missing_durability()
+    }
+
+    /// What is missing until the durability in force is as wished.
+    pub fn missing_durability(&self) -> Option<String> {
         if self.stopped() {
             return None;
         }

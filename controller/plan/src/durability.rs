@@ -80,17 +80,35 @@ impl Judge<'_> {
         Change::Record(Box::new(record), why)
     }
 
-    /// A member whose acknowledgement may count: it follows the master itself and is close behind.
+    /// A member whose acknowledgement may count.
     fn fit(&self, member: &Member<'_>) -> bool {
-        let direct = member.status.and_then(|status| status.source.as_ref()).is_some_and(|source| {
-            Some(source.address.as_str()) == self.master.address && source.port == self.master.target.port
-        });
         !self.must_leave(member.name)
             && member.name != self.master.name
             && member.server_uuid().is_some()
             && member.status.is_some_and(|status| status.term == Some(self.record.term))
-            && direct
-            && member.follows(CLOSE_BEHIND)
+            && self.receives(member)
+    }
+
+    /// Whether commits are acknowledged by this voter already, so that they can do without another: also by one that is to
+    /// leave itself.
+    fn acknowledges(&self, voter: &Voter) -> bool {
+        let member = self.cluster.members.get(&voter.name);
+        !self.away(voter)
+            && member.is_some_and(|member| {
+                member.server_uuid() == Some(voter.server_uuid.as_str())
+                    && self.receives(member)
+                    && member.status.and_then(|status| status.leadership_revision) == self.revision()
+            })
+    }
+
+    /// Whether it follows the master itself and is close behind. What its own agent said last may be long past: that agent
+    /// lives, and the master's sees it receive.
+    fn receives(&self, member: &Member<'_>) -> bool {
+        let connected = self.master.status.is_some_and(|status| status.receivers.contains(member.name));
+        let direct = member.status.and_then(|status| status.source.as_ref()).is_some_and(|source| {
+            Some(source.address.as_str()) == self.master.address && source.port == self.master.target.port
+        });
+        connected && direct && member.alive && member.follows(CLOSE_BEHIND)
     }
 
     /// V5: whoever is about to stop, to move or to lose its data.
@@ -156,7 +174,9 @@ impl Judge<'_> {
             }
             return Change::Wait(format!("{} to wait for acknowledgements", self.master.name));
         }
-        let count = self.cluster.wished_acks().min(fit.len() as u32);
+        // By the same measure as above; else it would be begun and taken back without end.
+        let here = fit.iter().filter(|voter| self.why_out(voter).is_none()).count();
+        let count = self.cluster.wished_acks().min(here as u32);
         if count == 0 || !self.master.runs() {
             return match self.record.durability {
                 Durability::Async => self.follow_async(),
@@ -207,7 +227,7 @@ impl Judge<'_> {
     /// A change under way whose barrier waits for voters that are gone meanwhile is taken back as far as it must be.
     fn unblocked(&self) -> Option<Change> {
         let record = self.record;
-        let (here, needed) = (self.staying() as u32, record.acks.max(record.acks_next.unwrap_or(0)));
+        let (here, needed) = (self.staying() as u32, record.acks_wanted());
         if here >= needed {
             return None;
         }
@@ -252,7 +272,10 @@ impl Judge<'_> {
         if wished < acks {
             return self.write("fewer acknowledgements are wished", |record| record.acks = wished as u32);
         }
-        let here = record.voters.iter().filter(|voter| !self.away(voter)).count();
+        // One whose agent is away counts as there only while no commit waits: with more to wait for it would come and go.
+        let fit = self.fit_voters();
+        let here =
+            record.voters.iter().filter(|voter| fit.contains(voter) && self.acknowledges(voter)).count();
         if wished > acks && here >= wished {
             return self
                 .write("more acknowledgements are wished", |record| record.acks_next = Some(wished as u32));
@@ -278,12 +301,16 @@ impl Judge<'_> {
         if member.server_uuid().is_some_and(|uuid| uuid != voter.server_uuid) {
             return Some(format!("{name} has other data now"));
         }
-        let lost = self.since.longer(&Fact::VoterAway(name.clone()), self.now, self.bounds.voter_lost);
+        let lost = self.since.longer(&self.away_fact(name), self.now, self.bounds.voter_lost);
         lost.then(|| format!("{name} is lost"))
     }
 
     fn away(&self, voter: &Voter) -> bool {
-        self.since.holds(&Fact::VoterAway(voter.name.clone()))
+        self.since.holds(&self.away_fact(&voter.name))
+    }
+
+    fn away_fact(&self, voter: &InstanceName) -> Fact {
+        Fact::VoterAway(self.cluster.name.clone(), voter.clone())
     }
 
     /// Takes a voter out, or says why not.
@@ -315,6 +342,19 @@ impl Judge<'_> {
                 return self.write(format!("{why}: fewer acknowledgements"), |record| record.acks -= 1);
             }
             return Change::Wait(format!("a voter that is there, so that {} can leave: {why}", voter.name));
+        }
+        // A lost one is not counted anyway, nor one whose data are others now: nothing is gained by its staying.
+        let counts = self.cluster.members.get(&voter.name).and_then(|member| member.server_uuid());
+        if !self.away(voter) && counts == Some(voter.server_uuid.as_str()) {
+            let others = record.voters.iter().filter(|other| other.name != voter.name);
+            let (ready, late): (Vec<_>, Vec<_>) = others.partition(|other| self.acknowledges(other));
+            if ready.len() < record.acks as usize {
+                let late = names(late.into_iter().map(|other| &other.name));
+                return Change::Wait(format!(
+                    "{late} to acknowledge, so that {} can leave: {why}",
+                    voter.name
+                ));
+            }
         }
         let name = voter.name.clone();
         self.write(why, |record| record.leaving = vec![name])

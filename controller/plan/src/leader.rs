@@ -1,7 +1,7 @@
 //! What follows from who leads: the end of a handover is folded in, documents and routes say what leadership says.
 
 use schemadock_schema::keys::Keys;
-use schemadock_schema::operation::{Operation, OperationState, Request};
+use schemadock_schema::operation::{Operation, Request};
 use schemadock_schema::target::Role;
 use schemadock_schema::{InstanceName, Timestamp};
 
@@ -34,9 +34,13 @@ pub fn folded<'a>(
     Some((changes, what))
 }
 
-/// Ends of handovers whose terms are over are not needed any more.
+/// Ends of handovers whose terms are over are not needed any more. There is time for that once the new master is open.
 pub fn tidied<'a>(view: &'a FleetView, keys: &'a Keys, cluster: &Cluster<'_>) -> Option<Changes<'a>> {
     let record = cluster.record.filter(|_| cluster.steady())?;
+    let status = cluster.master().and_then(|master| master.status);
+    if status.is_none_or(|status| status.term != Some(record.value.term) || status.writable != Some(true)) {
+        return None;
+    }
     let from = (cluster.name.clone(), 0);
     let until = (cluster.name.clone(), record.value.term);
     let mut changes = Changes::new(view, keys);
@@ -102,20 +106,7 @@ pub fn asked_by_documents(view: &FleetView, cluster: &Cluster<'_>, now: Timestam
     if cluster.operation.is_some() || cluster.policy.paused || asked(view, cluster).is_some() {
         return None;
     }
-    Some(Operation {
-        id: format!("{:013}-{DOCUMENTS}-{}", now.as_millisecond(), asking(cluster)),
-        request: Request::Switchover { to: Some(to) },
-        clusters: vec![cluster.name.clone()],
-        state: OperationState::Queued,
-        step: None,
-        waiting_on: None,
-        progress: Default::default(),
-        plan: Vec::new(),
-        requested_by: DOCUMENTS.to_owned(),
-        requested_at: now,
-        updated_at: now,
-        outcome: None,
-        cancel: false,
-        memory: Default::default(),
-    })
+    let id = format!("{:013}-{DOCUMENTS}-{}", now.as_millisecond(), asking(cluster));
+    let request = Request::Switchover { to: Some(to) };
+    Some(Operation::queued(id, request, vec![cluster.name.clone()], DOCUMENTS, now))
 }

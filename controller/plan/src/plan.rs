@@ -1,7 +1,8 @@
 //! All that a controller would write now.
 
+use std::collections::BTreeSet;
+
 use schemadock_schema::keys::Keys;
-use schemadock_schema::operation::{Operation, Request};
 use schemadock_schema::proposal::Proposal;
 use schemadock_schema::{ClusterName, Timestamp};
 
@@ -29,14 +30,36 @@ pub struct Doing {
     pub proposal: Proposal,
 }
 
-/// Everything to be written now: one transaction for each cluster at most, and those of operations that touch none yet.
-pub fn plan(view: &FleetView, keys: &Keys, since: &Since, now: Timestamp, bounds: &Bounds) -> Vec<Doing> {
+/// What a look at a fleet comes to.
+#[derive(Debug, Clone, Default)]
+pub struct Planned {
+    /// Everything to be written now: one transaction for each cluster at most, and those of operations that touch none
+    /// yet.
+    pub doings: Vec<Doing>,
+    /// Which of the clusters that were looked at are to be looked at again, also without news of theirs.
+    pub restless: BTreeSet<ClusterName>,
+}
+
+/// Looks at these clusters, and at all operations that are not over.
+pub fn plan(
+    view: &FleetView,
+    keys: &Keys,
+    clusters: &BTreeSet<ClusterName>,
+    since: &Since,
+    now: Timestamp,
+    bounds: &Bounds,
+) -> Planned {
     let mut doings = Vec::new();
-    let mut names = view.clusters();
-    names.extend(view.leaderships.keys().cloned());
-    let mut busy = std::collections::BTreeSet::new();
-    for name in &names {
-        if let Some(doing) = of_cluster(view, keys, name, since, now, bounds) {
+    let mut restless = BTreeSet::new();
+    let mut busy = BTreeSet::new();
+    let there =
+        |name: &ClusterName| view.leaderships.contains_key(name) || view.targets_of(name).next().is_some();
+    for name in clusters.iter().filter(|name| there(name)) {
+        let (doing, again) = of_cluster(view, keys, name, since, now, bounds);
+        if again || doing.is_some() {
+            restless.insert(name.clone());
+        }
+        if let Some(doing) = doing {
             busy.insert(name);
             doings.push(doing);
         }
@@ -44,12 +67,12 @@ pub fn plan(view: &FleetView, keys: &Keys, since: &Since, now: Timestamp, bounds
     // A cluster's own needs come before what is asked of it.
     for stored in view.operations.values().filter(|stored| !stored.value.state.is_over()) {
         let operation = &stored.value;
-        if concerned(view, operation).any(|name| busy.contains(name)) {
+        if operation::touched(view, operation).any(|name| busy.contains(name)) {
             continue;
         }
         let Some(advanced) = operation::advance(view, keys, operation, since, now, bounds) else { continue };
         doings.push(Doing {
-            cluster: concerned(view, operation).next().cloned(),
+            cluster: operation::touched(view, operation).next().cloned(),
             kind: "operation",
             what: advanced.what,
             by: operation.requested_by.clone(),
@@ -82,17 +105,17 @@ pub fn plan(view: &FleetView, keys: &Keys, since: &Since, now: Timestamp, bounds
             proposal: changes.proposal(),
         });
     }
-    doings
+    Planned { doings, restless }
 }
 
-/// The clusters that an operation touches now.
-fn concerned<'a>(view: &'a FleetView, operation: &'a Operation) -> impl Iterator<Item = &'a ClusterName> {
-    let held = view.locks.iter().filter(|(_, id)| **id == operation.id).map(|(name, _)| name);
-    // A drain names all that it will come to.
-    let drains = matches!(operation.request, Request::Drain { .. });
-    operation.clusters.iter().filter(move |_| !drains).chain(held)
+/// All clusters that there are: those with targets, and those that somebody led.
+pub fn all_clusters(view: &FleetView) -> BTreeSet<ClusterName> {
+    let mut names = view.clusters();
+    names.extend(view.leaderships.keys().cloned());
+    names
 }
 
+/// What is to be written of a cluster, and whether it is to be looked at again without news.
 fn of_cluster(
     view: &FleetView,
     keys: &Keys,
@@ -100,8 +123,23 @@ fn of_cluster(
     since: &Since,
     now: Timestamp,
     bounds: &Bounds,
-) -> Option<Doing> {
+) -> (Option<Doing>, bool) {
     let cluster = Cluster::of(view, name);
+    let change = durability::change(&cluster, since, now, bounds);
+    let restless = matches!(change, Change::Wait(_)) || upkeep::is_restless(view, &cluster, since);
+    (doing(view, keys, &cluster, change, since, now, bounds), restless)
+}
+
+fn doing(
+    view: &FleetView,
+    keys: &Keys,
+    cluster: &Cluster<'_>,
+    change: Change,
+    since: &Since,
+    now: Timestamp,
+    bounds: &Bounds,
+) -> Option<Doing> {
+    let name = cluster.name;
     let doing = |kind, what: String, told, changes: Changes<'_>| Doing {
         cluster: Some(name.clone()),
         kind,
@@ -110,28 +148,28 @@ fn of_cluster(
         told,
         proposal: changes.proposal(),
     };
-    if let Some((changes, what)) = leader::folded(view, keys, &cluster) {
+    if let Some((changes, what)) = leader::folded(view, keys, cluster) {
         return Some(doing("leadership", what, true, changes));
     }
-    match durability::change(&cluster, since, now, bounds) {
+    match change {
         Change::Record(record, why) => {
             let mut changes = Changes::new(view, keys);
-            changes.leadership(&cluster, &record);
+            changes.leadership(cluster, &record);
             changes.judged_by(keys.cluster(name));
             changes.judged_by(keys.members(name));
             return Some(doing("voters", why, true, changes));
         }
         Change::Wait(_) | Change::None => {}
     }
-    if let Some(changes) = leader::followed(view, keys, &cluster) {
+    if let Some(changes) = leader::followed(view, keys, cluster) {
         let what = "documents and route say what leadership says".to_owned();
         return Some(doing("leadership", what, false, changes));
     }
-    if let Some(changes) = leader::tidied(view, keys, &cluster) {
+    if let Some(changes) = leader::tidied(view, keys, cluster) {
         return Some(doing("leadership", "handovers long over are forgotten".to_owned(), false, changes));
     }
-    let asked = leader::asked_by_documents(view, &cluster, now)
-        .or_else(|| upkeep::mended(view, keys, &cluster, since, now, bounds))?;
+    let asked = leader::asked_by_documents(view, cluster, now)
+        .or_else(|| upkeep::mended(view, keys, cluster, since, now, bounds))?;
     let mut changes = Changes::new(view, keys);
     changes.put(keys.operation(&asked.id), &asked);
     // Two controllers, one after the other, make one of it.

@@ -1,8 +1,8 @@
 //! Since when something has been so: kept by the shell, so that plans stay a function of what they are given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use schemadock_schema::{HostName, InstanceName, Timestamp};
+use schemadock_schema::{ClusterName, HostName, InstanceName, Timestamp};
 
 use crate::cluster::Cluster;
 use crate::view::FleetView;
@@ -49,8 +49,8 @@ impl Bounds {
 pub enum Fact {
     /// A registered host whose agent does not live.
     HostGone(HostName),
-    /// A voter that does not receive from its master.
-    VoterAway(InstanceName),
+    /// A voter of this cluster that does not receive from its master.
+    VoterAway(ClusterName, InstanceName),
 }
 
 /// Since when facts hold, as this controller has seen it.
@@ -60,16 +60,19 @@ pub struct Since {
 }
 
 impl Since {
-    /// Looks which facts hold now.
-    pub fn notice(&mut self, view: &FleetView, now: Timestamp) {
+    /// Looks which facts hold now, of all hosts and of these clusters; of others nothing has changed.
+    pub fn notice(&mut self, view: &FleetView, clusters: &BTreeSet<ClusterName>, now: Timestamp) {
         let gone = view.hosts.keys().filter(|host| !view.alive.contains(*host)).cloned().map(Fact::HostGone);
-        let away = view.leaderships.keys().flat_map(|name| {
-            let cluster = Cluster::of(view, name);
-            away(&cluster).into_iter().map(Fact::VoterAway)
+        let away = clusters.iter().flat_map(|name| {
+            let away = away(&Cluster::of(view, name));
+            away.into_iter().map(|voter| Fact::VoterAway(name.clone(), voter))
         });
-        let now_held: std::collections::BTreeSet<Fact> = gone.chain(away).collect();
-        self.facts.retain(|fact, _| now_held.contains(fact));
-        for fact in now_held {
+        let held: BTreeSet<Fact> = gone.chain(away).collect();
+        self.facts.retain(|fact, _| match fact {
+            Fact::VoterAway(name, _) if !clusters.contains(name) => true,
+            fact => held.contains(fact),
+        });
+        for fact in held {
             self.facts.entry(fact).or_insert(now);
         }
     }
@@ -84,6 +87,11 @@ impl Since {
         self.facts.contains_key(fact)
     }
 
+    /// Whether anything lasts in this cluster.
+    pub fn knows(&self, cluster: &ClusterName) -> bool {
+        self.facts.keys().any(|fact| matches!(fact, Fact::VoterAway(name, _) if name == cluster))
+    }
+
     /// Whether it has held for longer than so many milliseconds.
     pub fn longer(&self, fact: &Fact, now: Timestamp, millis: i64) -> bool {
         self.facts.get(fact).is_some_and(|at| now.as_millisecond() - at.as_millisecond() >= millis)
@@ -94,7 +102,7 @@ impl Since {
         let due = self.facts.iter().map(|(fact, at)| {
             let lasting = match fact {
                 Fact::HostGone(_) => bounds.replace_after,
-                Fact::VoterAway(_) => bounds.voter_lost,
+                Fact::VoterAway(..) => bounds.voter_lost,
             };
             at.as_millisecond() + lasting
         });

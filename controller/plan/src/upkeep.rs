@@ -1,8 +1,10 @@
 //! What nobody asks for: a member lost with its host is replaced, a cluster below its `replicas` is refilled, operations
 //! that are long over go away.
 
+use std::collections::BTreeSet;
+
 use schemadock_schema::keys::Keys;
-use schemadock_schema::operation::{Operation, OperationState, Request};
+use schemadock_schema::operation::{Operation, Request};
 use schemadock_schema::{ClusterName, HostName, InstanceName, Timestamp};
 
 use crate::cluster::Cluster;
@@ -33,10 +35,35 @@ pub fn stale_locks(view: &FleetView) -> impl Iterator<Item = (&ClusterName, &Str
 }
 
 /// Whether so many hosts are gone together that it is rather this controller that is cut off from them: more than one,
-/// and more than a third of those that are registered.
+/// and more than a third of the registered ones that have instances. A host whose members were all replaced long ago
+/// counts no more.
 pub fn cut_off(view: &FleetView) -> bool {
-    let gone = view.hosts.keys().filter(|host| !view.alive.contains(*host)).count();
-    gone > 1 && gone * 3 > view.hosts.len()
+    let used = view.all_targets().map(|(_, stored)| &stored.host);
+    let used: BTreeSet<&HostName> = used.filter(|host| view.hosts.contains_key(*host)).collect();
+    let gone = used.iter().filter(|host| !view.alive.contains(**host)).count();
+    gone > 1 && gone * 3 > used.len()
+}
+
+/// Whether a cluster's plan may change with time alone, or with what happens to others: it is looked at again without
+/// news of its own.
+pub fn is_restless(view: &FleetView, cluster: &Cluster<'_>, since: &Since) -> bool {
+    cluster.operation.is_some()
+        || lacks(cluster).is_some()
+        || !cluster.steady()
+        || cluster.members.values().any(|member| !member.alive)
+        || since.knows(cluster.name)
+        || is_asked_for(view, cluster)
+}
+
+/// How many replicas are wished, where there are fewer.
+fn lacks(cluster: &Cluster<'_>) -> Option<u32> {
+    cluster.policy.replicas.filter(|replicas| (cluster.minions().count() as u32) < *replicas)
+}
+
+/// Whether an operation on it is under way, or waits.
+fn is_asked_for(view: &FleetView, cluster: &Cluster<'_>) -> bool {
+    let of = |operation: &Operation| !operation.state.is_over() && operation.clusters.contains(cluster.name);
+    view.operations.values().any(|stored| of(&stored.value))
 }
 
 /// The operation that mends this cluster, if there is one to make.
@@ -50,28 +77,28 @@ pub fn mended(
 ) -> Option<Operation> {
     let master = cluster.master().filter(|master| master.alive)?;
     let idle = cluster.steady() && cluster.operation.is_none() && !cluster.policy.paused;
-    let queued = view
-        .operations
-        .values()
-        .any(|stored| !stored.value.state.is_over() && stored.value.clusters.contains(cluster.name));
-    let replicas = cluster.policy.replicas?;
-    if !idle || queued || master.target.disabled || cut_off(view) || under_way(view) >= AT_ONCE {
+    if !idle
+        || cluster.policy.replicas.is_none()
+        || is_asked_for(view, cluster)
+        || master.target.disabled
+        || cut_off(view)
+        || under_way(view) >= AT_ONCE
+    {
         return None;
     }
-    // What failed is not tried again at once: a host with room does not appear by itself.
-    let failed = view.operations.values().any(|stored| {
+    // What was tried is not tried again at once: a host with room does not appear by itself.
+    let tried = view.operations.values().any(|stored| {
         let operation = &stored.value;
         let age = now.as_millisecond() - operation.updated_at.as_millisecond();
         operation.requested_by == BY && operation.clusters.contains(cluster.name) && age < bounds.member
     });
-    let wanting = (cluster.minions().count() as u32) < replicas;
     let request = match lost(view, cluster, since, now, bounds) {
-        _ if failed => return None,
+        _ if tried => return None,
         Some((lost, to)) => Request::Move { instance: lost, to },
-        None if wanting => Request::Scale { replicas, hosts: Vec::new() },
-        None => return None,
+        None => Request::Scale { replicas: lacks(cluster)?, hosts: Vec::new() },
     };
-    let asked = asked(view, cluster, request, now);
+    let id = format!("{:013}-{BY}-{}", now.as_millisecond(), view.revision);
+    let asked = Operation::queued(id, request, vec![cluster.name.clone()], BY, now);
     preflight(view, keys, &asked.request, &asked.clusters).is_empty().then_some(asked)
 }
 
@@ -99,23 +126,4 @@ fn lost(
     };
     let places = place(&mut Rooms::of(view), &ask, Strategy::Spread).ok()?;
     Some((lost.name.clone(), places.into_iter().next()?.host))
-}
-
-fn asked(view: &FleetView, cluster: &Cluster<'_>, request: Request, now: Timestamp) -> Operation {
-    Operation {
-        id: format!("{:013}-controller-{}", now.as_millisecond(), view.revision),
-        request,
-        clusters: vec![cluster.name.clone()],
-        state: OperationState::Queued,
-        step: None,
-        waiting_on: None,
-        progress: Default::default(),
-        plan: Vec::new(),
-        requested_by: BY.to_owned(),
-        requested_at: now,
-        updated_at: now,
-        outcome: None,
-        cancel: false,
-        memory: Default::default(),
-    }
 }

@@ -312,6 +312,30 @@ impl FleetView {
         self.members.keys().cloned().collect()
     }
 
+    /// The clusters for which what this key holds matters. A key that changes may matter to some before, to others
+    /// afterwards.
+    pub fn concerned(&self, keys: &Keys, key: &str) -> BTreeSet<ClusterName> {
+        let Some((kind, parts)) = split(keys, key) else { return BTreeSet::new() };
+        match (kind, parts.as_slice()) {
+            ("targets" | "status", [_, name]) => {
+                self.targets.get(*name).into_iter().flatten().filter_map(|one| one.cluster.clone()).collect()
+            }
+            ("hosts" | "alive" | "cordons", [host]) => {
+                let here = self.all_targets().filter(|(_, stored)| stored.host.as_str() == *host);
+                here.filter_map(|(_, stored)| stored.cluster.clone()).collect()
+            }
+            ("operations", [id]) => {
+                let asked = self.operations.get(*id).into_iter().flat_map(|stored| &stored.value.clusters);
+                let held = self.locks.iter().filter(|(_, by)| by == id).map(|(name, _)| name);
+                asked.chain(held).cloned().collect()
+            }
+            ("clusters" | "leadership" | "handover" | "locks" | "members" | "routes", [name, ..]) => {
+                name.parse().into_iter().collect()
+            }
+            _ => BTreeSet::new(),
+        }
+    }
+
     /// The key of a cluster's that cannot be read, if there is one: its policy, its leadership, its lock, a target.
     pub fn unreadable(&self, cluster: &ClusterName) -> Option<String> {
         let tails = ["clusters", "leadership", "locks"].map(|kind| format!("/{kind}/{cluster}"));

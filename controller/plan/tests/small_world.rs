@@ -312,6 +312,27 @@ fn a_wish_for_async_takes_a_pending_change_back() {
     assert_eq!(whole(&world), None);
 }
 
+/// Each of them acknowledges until it has left: neither waits for the other.
+#[test]
+fn two_voters_disabled_at_once_both_leave() {
+    let mut world = created(3, 2);
+    let mut policy: Value = world.get("clusters/c").unwrap();
+    policy["min_copies"] = json!(1);
+    world.put("clusters/c", &policy);
+    world.settle(ROUNDS);
+    let voters: Vec<String> = record(&world).voters.iter().map(|voter| voter.name.to_string()).collect();
+    assert_eq!(voters.len(), 2);
+    for name in &voters {
+        let host = name.split('-').next().unwrap();
+        let mut target: Value = world.get(&format!("targets/{host}/{name}")).unwrap();
+        target["data"]["disabled"] = json!(true);
+        world.put(&format!("targets/{host}/{name}"), &target);
+    }
+    world.settle(ROUNDS);
+    let now = record(&world);
+    assert_eq!((now.durability, now.voters.len()), (Durability::Alone, 0), "{:#?}", world.said);
+}
+
 #[test]
 fn a_document_that_cannot_be_read_changes_nothing() {
     let mut world = created(3, 2);

@@ -10,6 +10,7 @@ use super::context::OutputArg;
 use super::follow::Follow;
 use super::progress::Progress;
 use super::seen::{self, Seen};
+use super::view::clusters;
 use super::view::instances::{InstanceRow, rows};
 use super::{Context, Failure, targets};
 
@@ -73,7 +74,7 @@ pub async fn until_converged(
             return Err(Failure::failed("there is no target any more"));
         }
         progress.show(rows.iter());
-        if rows.iter().all(|row| row.converged) {
+        if rows.iter().all(|row| row.converged) && not_durable(&seen, &rows).is_empty() {
             progress.end();
             return Ok(());
         }
@@ -84,12 +85,19 @@ pub async fn until_converged(
     let Some(seen) = last else {
         return Err(Failure::failed(format!("etcd told nothing within {seconds:.0} s")));
     };
-    let missing: Vec<String> = chosen(&seen, clusters)
-        .iter()
-        .filter(|row| !row.converged)
-        .map(|row| format!("  {} is {}: {}", row.name, row.phase(), row.missing()))
-        .collect();
+    let rows = chosen(&seen, clusters);
+    let missing = rows.iter().filter(|row| !row.converged);
+    let missing = missing.map(|row| format!("  {} is {}: {}", row.name, row.phase(), row.missing()));
+    let missing: Vec<String> = missing.chain(not_durable(&seen, &rows)).collect();
     Err(Failure::failed(format!("not converged within {seconds:.0} s:\n{}", missing.join("\n"))))
+}
+
+/// Clusters of these rows whose durability is not as wished, and why.
+fn not_durable(seen: &Seen, rows: &[InstanceRow<'_>]) -> Vec<String> {
+    let clusters: BTreeSet<&ClusterName> = rows.iter().filter_map(|row| row.cluster.as_ref()).collect();
+    let missing =
+        clusters.into_iter().filter_map(|name| Some((name, clusters::missing_durability(seen, name)?)));
+    missing.map(|(name, why)| format!("  {name}: {why}")).collect()
 }
 
 fn chosen<'a>(seen: &'a Seen, clusters: Option<&BTreeSet<ClusterName>>) -> Vec<InstanceRow<'a>> {

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use schemadock_controller_plan::plan::{Doing, plan};
+use schemadock_controller_plan::plan::{Doing, Planned, all_clusters, plan};
 use schemadock_controller_plan::since::{Bounds, Since};
 use schemadock_controller_plan::view::{FleetView, Raw};
+use schemadock_schema::ClusterName;
 use schemadock_schema::event::{Event, event_id};
 use schemadock_schema::keys::Keys;
 use schemadock_schema::proposal::{Guard, Write};
@@ -45,6 +46,8 @@ pub(super) struct Planner {
     /// What `fleet` was made of.
     seen: Arc<View>,
     fleet: FleetView,
+    /// The clusters that are to be looked at: those with news, and those that change by themselves.
+    due: BTreeSet<ClusterName>,
     since: Since,
     events: HourlyLease,
     counter: u32,
@@ -109,6 +112,7 @@ impl Planner {
             wanted,
             seen: Arc::new(View::default()),
             fleet: FleetView::default(),
+            due: BTreeSet::new(),
             since: Since::default(),
             counter: 0,
             registered: None,
@@ -207,6 +211,7 @@ impl Planner {
         } else {
             let entries = view.entries.values().map(|entry| raw(entry));
             self.fleet = FleetView::read(&self.keys, view.revision, entries);
+            self.due.extend(all_clusters(&self.fleet));
         }
         // Guards on targets are right up to the revision that these have reached.
         self.fleet.revision = view.reached(&self.keys.targets()).unwrap_or(0);
@@ -216,13 +221,17 @@ impl Planner {
 
     fn apply(&mut self, view: &View) {
         for key in self.seen.entries.keys().filter(|key| !view.entries.contains_key(*key)) {
+            self.due.extend(self.fleet.concerned(&self.keys, key));
             self.fleet.remove(&self.keys, key);
         }
         for (key, entry) in &view.entries {
+            // A part that was listed anew holds other copies of the same.
             let same =
                 self.seen.entries.get(key).is_some_and(|before| before.mod_revision == entry.mod_revision);
             if !same {
+                self.due.extend(self.fleet.concerned(&self.keys, key));
                 self.fleet.apply(&self.keys, raw(entry));
+                self.due.extend(self.fleet.concerned(&self.keys, key));
             }
         }
     }
@@ -243,6 +252,9 @@ impl Planner {
         }
         match office {
             Office::Free => {
+                if let Err(why) = self.memory.holds(lease) {
+                    tracing::warn!("{why}");
+                }
                 if election::take(&*self.store, &self.keys, &id, lease, fleet_created).await? {
                     tracing::info!(copy = id, "takes the office");
                 }
@@ -257,9 +269,22 @@ impl Planner {
             }
             Office::Unknown | Office::Other(_) => {
                 self.since.clear();
-                Ok(TICK)
+                let Some(former) = self.held_by_former_life() else { return Ok(TICK) };
+                // What that life may still have on its way compares a key that is gone then.
+                tracing::info!("an earlier life of this copy held the office: that is over");
+                match self.store.revoke_lease(former).await {
+                    Ok(()) | Err(StoreError::LeaseNotFound) => Ok(AGAIN),
+                    Err(why) => Err(why),
+                }
             }
         }
+    }
+
+    /// The lease of the office, where an earlier life of this copy took it.
+    fn held_by_former_life(&self) -> Option<i64> {
+        let office = self.keys.controller_leader();
+        let lease = self.seen.get(&office).present().map(|entry| entry.lease);
+        lease.filter(|lease| self.memory.former_lease() == Some(*lease))
     }
 
     async fn pass(&mut self, office: &[Guard]) -> Result<Duration, StoreError> {
@@ -276,10 +301,13 @@ impl Planner {
         // What was not looked at for a while may have ended and begun anew.
         if self.looked_at.is_none_or(|at| at.elapsed() > UNSEEN) {
             self.since.clear();
+            self.due = all_clusters(&self.fleet);
         }
         self.looked_at = Some(Instant::now());
-        self.since.notice(&self.fleet, now);
-        let doings = plan(&self.fleet, &self.keys, &self.since, now, &self.bounds);
+        self.since.notice(&self.fleet, &self.due, now);
+        let Planned { doings, restless } =
+            plan(&self.fleet, &self.keys, &self.due, &self.since, now, &self.bounds);
+        self.due = restless;
         let mut lost = false;
         for doing in doings {
             lost |= !self.write(doing, office).await?;

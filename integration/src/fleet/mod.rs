@@ -10,6 +10,7 @@
 mod agent;
 mod cleaning;
 mod cli;
+mod cluster;
 mod controller;
 mod daemon;
 mod etcd;
@@ -25,6 +26,7 @@ mod writer;
 pub use agent::Agent;
 pub use cleaning::docker;
 pub use cli::{Cli, Output};
+pub use cluster::number_of;
 pub use controller::Controller;
 pub use daemon::{Daemon, in_own_network};
 pub use etcd::EtcdServer;
@@ -176,9 +178,16 @@ impl Fleet {
         self.controllers.last_mut().expect("just put there")
     }
 
+    /// Runs a command to its end, and hears of all that it wrote: what is read afterwards is not older.
+    pub async fn run(&self, arguments: &[&str]) -> Output {
+        let output = self.cli(arguments).run().await;
+        self.watcher.heard(self.revision().await).await;
+        output
+    }
+
     /// Runs a command, and insists that it worked.
     pub async fn done(&self, arguments: &[&str]) -> Output {
-        let output = self.cli(arguments).run().await;
+        let output = self.run(arguments).await;
         assert_eq!(
             output.code,
             0,
@@ -187,7 +196,6 @@ impl Fleet {
             output.stderr,
             self.describe()
         );
-        self.watcher.heard(self.revision().await).await;
         output
     }
 
@@ -296,7 +304,7 @@ impl Fleet {
         self.put(&key, &document).await
     }
 
-    /// The command line against this fleet.
+    /// The command line against this fleet, to be run beside other things.
     pub fn cli(&self, arguments: &[&str]) -> Cli {
         Cli::new(&self.etcd.url(), self.keys.prefix(), arguments)
     }

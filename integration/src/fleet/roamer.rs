@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
+use schemadock_schema::Timestamp;
 use schemadock_schema::secrets::Secrets;
 use tokio::task::JoinHandle;
 
@@ -33,9 +34,11 @@ pub struct Ledger {
     pub acknowledged: BTreeSet<u64>,
     /// The longest time between two acknowledgements since it was last asked for.
     pub gap: Duration,
+    /// When that began and ended.
+    pub around: (Timestamp, Timestamp),
     /// The longest that one statement took to be answered, in any way, since then.
     pub longest: Duration,
-    last: Instant,
+    last: (Instant, Timestamp),
 }
 
 impl Ledger {
@@ -43,8 +46,12 @@ impl Ledger {
         self.longest = self.longest.max(began.elapsed());
         if let Some(id) = acknowledged {
             self.acknowledged.insert(id);
-            self.gap = self.gap.max(self.last.elapsed());
-            self.last = Instant::now();
+            let now = (Instant::now(), Timestamp::now());
+            let gap = now.0 - self.last.0;
+            if gap > self.gap {
+                (self.gap, self.around) = (gap, (self.last.1, now.1));
+            }
+            self.last = now;
         }
     }
 }
@@ -60,8 +67,9 @@ impl Roamer {
         let ledger = Arc::new(Mutex::new(Ledger {
             acknowledged: BTreeSet::new(),
             gap: Duration::ZERO,
+            around: Default::default(),
             longest: Duration::ZERO,
-            last: Instant::now(),
+            last: (Instant::now(), Timestamp::now()),
         }));
         let members = Arc::new(Mutex::new(members));
         let (shared, known) = (ledger.clone(), members.clone());

@@ -127,6 +127,11 @@ impl Disk for SimDisk {
         .await
     }
 
+    async fn resident(&self, _: &ProcessSeen) -> Known<u64> {
+        // What servers occupy is not simulated: any limit has room.
+        self.ask(|_, _| Known::Present(0)).await
+    }
+
     async fn kill_process(&self, process: &ProcessSeen) -> Result<(), DiskError> {
         let pid = process.pid;
         self.call(SMALL, |state, host| {

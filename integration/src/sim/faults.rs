@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::containers::{DaemonFault, START_FAILS, UNKNOWN_VARIABLE};
 use super::fleet::{Fleet, PORT, Target, host, host_of, instance};
+use super::trouble::pause;
 use super::world::{Pid, State};
 
 /// The documents of a master and its minions, one on each host.
@@ -30,20 +31,18 @@ pub async fn happen(fleet: &Fleet, documents: &[(InstanceName, Target)], count: 
         if fleet.world.broken().is_some() {
             return;
         }
-        let pause = match fleet.world.draw(0..3) {
-            0 => fleet.world.draw(0..300),
-            _ => fleet.world.draw(0..20_000),
-        };
-        fleet.rest(Duration::from_millis(pause)).await;
+        pause(fleet).await;
         strike(fleet, documents).await;
     }
     mend(fleet, documents).await;
 }
 
-async fn mend(fleet: &Fleet, documents: &[(InstanceName, Target)]) {
+/// Ends everything that disturbs machines.
+pub fn mend_machines(fleet: &Fleet) {
     fleet.world.note("--- everything is mended");
     fleet.world.etcd().start();
-    for host in fleet.hosts() {
+    for host in fleet.machines() {
+        fleet.world.freeze(host, false);
         fleet.way(host).mend();
         fleet.way(host).delay(Duration::ZERO);
         fleet.way(host).lose_answers(0);
@@ -53,6 +52,10 @@ async fn mend(fleet: &Fleet, documents: &[(InstanceName, Target)]) {
             here.daemon.set_fault(DaemonFault::None);
         });
     }
+}
+
+async fn mend(fleet: &Fleet, documents: &[(InstanceName, Target)]) {
+    mend_machines(fleet);
     // One that Docker has lost is left serving until somebody asks for a restart.
     let lost = fleet.world.look(|state| {
         let lost = state.servers.values().filter(|server| server.container.is_empty());
@@ -70,16 +73,10 @@ async fn strike(fleet: &Fleet, documents: &[(InstanceName, Target)]) {
     let name = documents[world.draw(0..documents.len() as u64) as usize].0.clone();
     let on = host_of(&name);
     match world.draw(0..100) {
-        0..20 => {
-            let questions = world.draw(0..300) as u32;
-            world.change(|state| state.host(&on).ends_in = Some(questions));
-        }
+        0..20 => crash(fleet, &on),
         20..24 => world.end_life(&on, "a person kills it"),
-        24..27 => fleet.stop_agent(&on),
-        27..30 => {
-            world.end_life(&on, "the host boots");
-            world.change(|state| state.reboot(&on));
-        }
+        24..27 => fleet.stop_process(&on),
+        27..30 => boot(fleet, &on),
         30..41 => store(fleet, &on).await,
         41..45 => docker(fleet, &on),
         45..48 => isolate(fleet, &on),
@@ -94,8 +91,19 @@ async fn strike(fleet: &Fleet, documents: &[(InstanceName, Target)]) {
     }
 }
 
+/// The process ends within some of its next questions to the world.
+pub(super) fn crash(fleet: &Fleet, on: &HostName) {
+    let questions = fleet.world.draw(0..300) as u32;
+    fleet.world.change(|state| state.host(on).ends_in = Some(questions));
+}
+
+pub(super) fn boot(fleet: &Fleet, on: &HostName) {
+    fleet.world.end_life(on, "the host boots");
+    fleet.world.change(|state| state.reboot(on));
+}
+
 /// For a while.
-fn undo_later(fleet: &Fleet, undo: impl FnOnce(&Fleet) + Send + 'static) {
+pub(super) fn undo_later(fleet: &Fleet, undo: impl FnOnce(&Fleet) + Send + 'static) {
     let after = Duration::from_millis(fleet.world.draw(100..30_000));
     let fleet = fleet.clone();
     tokio::spawn(async move {
@@ -104,7 +112,7 @@ fn undo_later(fleet: &Fleet, undo: impl FnOnce(&Fleet) + Send + 'static) {
     });
 }
 
-async fn store(fleet: &Fleet, on: &HostName) {
+pub(super) async fn store(fleet: &Fleet, on: &HostName) {
     let way = fleet.way(on).clone();
     let back = way.clone();
     let what = match fleet.world.draw(0..6) {
@@ -144,7 +152,7 @@ async fn store(fleet: &Fleet, on: &HostName) {
     });
 }
 
-fn docker(fleet: &Fleet, on: &HostName) {
+pub(super) fn docker(fleet: &Fleet, on: &HostName) {
     let fault = if fleet.world.draw(0..2) == 0 { DaemonFault::Away } else { DaemonFault::Hung };
     fleet.world.note(format!("{on}: Docker is {fault:?}"));
     fleet.world.change(|state| state.host(on).daemon.set_fault(fault));
@@ -156,7 +164,7 @@ fn docker(fleet: &Fleet, on: &HostName) {
 }
 
 /// The host hears nobody and is heard by nobody, etcd included.
-fn isolate(fleet: &Fleet, on: &HostName) {
+pub(super) fn isolate(fleet: &Fleet, on: &HostName) {
     fleet.world.note(format!("{on}: the host is cut off"));
     fleet.world.change(|state| state.host(on).isolated = true);
     fleet.way(on).silence();
@@ -179,7 +187,7 @@ fn fill_disk(fleet: &Fleet, on: &HostName) {
 }
 
 /// SIGSTOP, which Docker does not see; then SIGCONT.
-fn freeze(fleet: &Fleet, name: &InstanceName) {
+pub(super) fn freeze(fleet: &Fleet, name: &InstanceName) {
     let pid = fleet.world.look(|state| state.server_of(name).map(|server| server.pid));
     let Some(pid) = pid else { return };
     let name = name.clone();
@@ -195,7 +203,7 @@ fn freeze(fleet: &Fleet, name: &InstanceName) {
     undo_later(fleet, move |fleet| set(fleet, false));
 }
 
-async fn request(fleet: &Fleet, name: &InstanceName) {
+pub(super) async fn request(fleet: &Fleet, name: &InstanceName) {
     let kind = if fleet.world.draw(0..2) == 0 { RequestKind::Restart } else { RequestKind::Reseed };
     ask(fleet, kind, name).await;
 }
@@ -247,7 +255,7 @@ async fn edit(fleet: &Fleet, documents: &[(InstanceName, Target)], name: &Instan
 }
 
 impl State {
-    fn reboot(&mut self, host: &HostName) {
+    pub(super) fn reboot(&mut self, host: &HostName) {
         let pids: Vec<Pid> =
             self.servers.values().filter(|server| server.host == *host).map(|server| server.pid).collect();
         for pid in pids {

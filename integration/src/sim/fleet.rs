@@ -1,19 +1,20 @@
-//! Real agents on the simulated world, the documents that people write, and clients.
+//! Real agents and controllers on the simulated world, the documents that people write, and clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rand::RngExt as _;
 use schemadock_agent::host::{Parts, run};
 use schemadock_agent::settings::Settings;
+use schemadock_controller::office;
 use schemadock_schema::gtid::GtidSet;
 use schemadock_schema::keys::Keys;
+use schemadock_schema::operation::ControllerCopy;
 use schemadock_schema::proposal::{Proposal, Write};
 use schemadock_schema::size::{GIB, Resources};
 use schemadock_schema::status::Status;
 use schemadock_schema::{ClusterName, HostName, InstanceName, Timestamp};
-use schemadock_store::{Selector, Store as _};
+use schemadock_store::{Committed, Selector, Store as _};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +32,9 @@ pub const PORT: u16 = 7335;
 pub const CLUSTER: &str = "mezzanine-cluster1";
 /// What clients do, in milliseconds between two writes.
 const WRITES: std::ops::Range<u64> = 20..400;
-/// How long an agent that was ended is away, in milliseconds.
+/// While a handover is under way, so that it meets writes.
+const HURRIED: std::ops::Range<u64> = 1..8;
+/// How long a process that was ended is away, in milliseconds.
 const AWAY: std::ops::Range<u64> = 100..15_000;
 
 /// See the module.
@@ -42,11 +45,13 @@ pub struct Fleet {
     /// Where documents stand.
     pub keys: Keys,
     hosts: Arc<Vec<HostName>>,
+    /// The machines of the controllers.
+    offices: Arc<Vec<HostName>>,
     ways: Arc<BTreeMap<HostName, SimStore>>,
     person: SimStore,
     began: (Timestamp, Instant),
     clients: CancellationToken,
-    /// What stops the agents.
+    /// What stops agents and controllers.
     stops: Arc<Mutex<BTreeMap<HostName, CancellationToken>>>,
 }
 
@@ -54,16 +59,20 @@ pub struct Fleet {
 pub type Target = serde_json::Value;
 
 impl Fleet {
-    /// Hosts with agents, and nothing for them to do yet. An agent that is ended comes back after a while.
-    pub async fn start(seed: u64, hosts: u8) -> Fleet {
+    /// Hosts with agents, machines with a controller each, and nothing for them to do yet. A process that is ended comes
+    /// back after a while.
+    pub async fn start(seed: u64, hosts: u8, controllers: u8) -> Fleet {
         let world = World::new(seed);
         let keys = Keys::new("/schemadock");
         let names: Vec<HostName> = (1..=hosts).map(host).collect();
-        let ways = names.iter().map(|name| (name.clone(), world.etcd().client())).collect();
+        let offices: Vec<HostName> = (1..=controllers).map(office).collect();
+        let machines = names.iter().chain(&offices);
+        let ways = machines.map(|name| (name.clone(), world.etcd().client())).collect();
         let wall: Timestamp = "2026-11-21T12:00:00Z".parse().expect("it is one");
         let fleet = Fleet {
             person: world.etcd().client(),
             hosts: Arc::new(names),
+            offices: Arc::new(offices),
             ways: Arc::new(ways),
             began: (wall, Instant::now()),
             clients: CancellationToken::new(),
@@ -72,10 +81,12 @@ impl Fleet {
             keys,
         };
         let cluster: ClusterName = CLUSTER.parse().expect("it is one");
-        let clusters = (1..=hosts).map(|n| (instance(n), cluster.clone())).collect();
-        fleet.world.change(|state| state.judge.know(&fleet.keys, clusters));
+        fleet.world.change(|state| state.judge.know(&fleet.keys, [cluster].into()));
         for (n, name) in (1..).zip(fleet.hosts.iter()) {
             fleet.world.add_host(name, &format!("10.0.0.{n}"));
+        }
+        for (n, name) in (1..).zip(fleet.offices.iter()) {
+            fleet.world.add_host(name, &format!("10.0.1.{n}"));
         }
         fleet.write(vec![Write::document(fleet.keys.fleet(), &serde_json::json!({"id": FLEET}))]).await;
         tokio::spawn(fleet.clone().revive());
@@ -87,7 +98,12 @@ impl Fleet {
         &self.hosts
     }
 
-    /// A host's way to the store.
+    /// All machines: those of the agents, then those of the controllers.
+    pub fn machines(&self) -> impl Iterator<Item = &HostName> {
+        self.hosts.iter().chain(self.offices.iter())
+    }
+
+    /// A machine's way to the store.
     pub fn way(&self, host: &HostName) -> &SimStore {
         &self.ways[host]
     }
@@ -97,8 +113,65 @@ impl Fleet {
         self.began.0.saturating_add(self.began.1.elapsed()).unwrap_or(self.began.0)
     }
 
+    /// Starts the process of a machine.
+    fn begin_process(&self, machine: &HostName) {
+        match self.offices.contains(machine) {
+            true => self.start_controller(machine),
+            false => self.start_agent(machine),
+        }
+    }
+
+    /// Starts the controller of a machine. It forgets which fleet it served: its memory is not on a simulated disk.
+    fn start_controller(&self, machine: &HostName) {
+        let life = Life::begin(&self.world, machine);
+        let settings = office::Settings {
+            copy: ControllerCopy {
+                id: format!("copy{}", life.number()),
+                host: machine.to_string(),
+                pid: 1,
+                version: "sim".to_owned(),
+                since: self.now(),
+            },
+            state_dir: None,
+            time_scale: 1.0,
+            now: self.now(),
+            seed: self.world.draw(0..u64::MAX),
+            until: None,
+        };
+        let store = LifeStore::new(life, self.ways[machine].clone());
+        let stop = self.stop_of(machine);
+        let run = office::run(store, self.keys.clone(), settings, || {}, stop.clone());
+        self.spawn(machine, stop, run);
+    }
+
+    /// What stops the next process of a machine.
+    fn stop_of(&self, machine: &HostName) -> CancellationToken {
+        let stop = CancellationToken::new();
+        self.stops.lock().unwrap_or_else(PoisonError::into_inner).insert(machine.clone(), stop.clone());
+        stop
+    }
+
+    /// Lets a process run; only one that was stopped may end.
+    fn spawn<E: std::fmt::Debug>(
+        &self,
+        machine: &HostName,
+        stop: CancellationToken,
+        run: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
+        let (world, machine) = (self.world.clone(), machine.clone());
+        tokio::spawn(async move {
+            match run.await {
+                Ok(()) if stop.is_cancelled() => world.end_life(&machine, "it was stopped"),
+                ended => {
+                    let why = format!("{machine}: the process ended by itself: {ended:?}");
+                    world.change(|state| state.break_rule(why));
+                }
+            }
+        });
+    }
+
     /// Starts the agent of a host.
-    pub fn start_agent(&self, host: &HostName) {
+    fn start_agent(&self, host: &HostName) {
         let life = Life::begin(&self.world, host);
         let address = self.world.look(|state| state.hosts[host].address.clone());
         let parts = Parts {
@@ -112,33 +185,23 @@ impl Fleet {
             seed: self.world.draw(0..u64::MAX),
             notifier: Box::new(|_| {}),
         };
-        let (world, host) = (self.world.clone(), host.clone());
-        let stop = CancellationToken::new();
-        self.stops.lock().unwrap_or_else(PoisonError::into_inner).insert(host.clone(), stop.clone());
-        tokio::spawn(async move {
-            match run(parts, stop.clone()).await {
-                Ok(()) if stop.is_cancelled() => world.end_life(&host, "it was stopped"),
-                ended => {
-                    let why = format!("{host}: the agent ended by itself: {ended:?}");
-                    world.change(|state| state.break_rule(why));
-                }
-            }
-        });
+        let stop = self.stop_of(host);
+        self.spawn(host, stop.clone(), run(parts, stop));
     }
 
-    /// Stops the agent of a host in order, as the service manager does.
-    pub fn stop_agent(&self, host: &HostName) {
-        self.world.note(format!("{host}: the agent is stopped"));
+    /// Stops the process of a machine in order, as the service manager does.
+    pub fn stop_process(&self, host: &HostName) {
+        self.world.note(format!("{host}: its process is stopped"));
         if let Some(stop) = self.stops.lock().unwrap_or_else(PoisonError::into_inner).get(host) {
             stop.cancel();
         }
     }
 
-    /// Agents come back.
+    /// Processes come back.
     async fn revive(self) {
         let mut ends = self.world.ends();
-        for host in self.hosts.iter() {
-            self.start_agent(host);
+        for machine in self.machines() {
+            self.begin_process(machine);
         }
         let mut followed: BTreeMap<HostName, u64> = BTreeMap::new();
         while ends.changed().await.is_ok() {
@@ -150,7 +213,7 @@ impl Fleet {
                     let fleet = self.clone();
                     tokio::spawn(async move {
                         tokio::time::sleep(Duration::from_millis(fleet.world.draw(AWAY))).await;
-                        fleet.start_agent(&host);
+                        fleet.begin_process(&host);
                     });
                 }
             }
@@ -160,9 +223,16 @@ impl Fleet {
     /// Writes as a person does. The person's way to the store is never disturbed, but the store may be down.
     pub async fn write(&self, writes: Vec<Write>) {
         let proposal = Proposal { writes, ..Proposal::default() };
-        while self.person.commit(&proposal).await.is_err() {
+        while self.commit(&proposal).await.is_none() {}
+    }
+
+    /// Commits as a person does; nothing: the store does not answer, and is given time.
+    pub async fn commit(&self, proposal: &Proposal) -> Option<Committed> {
+        let answer = self.person.commit(proposal).await.ok();
+        if answer.is_none() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+        answer
     }
 
     /// Writes targets, or takes them away, with the cluster's list of members.
@@ -191,9 +261,9 @@ impl Fleet {
 
     /// The targets in the store, each with its revision.
     pub fn targets(&self) -> BTreeMap<InstanceName, (Target, i64)> {
-        let all = self.hosts.iter().zip(1..).filter_map(|(host, n)| {
-            let name = instance(n);
-            let entry = self.world.etcd().peek(&self.keys.target(host, &name))?;
+        let entries = self.world.etcd().peek_below(&self.keys.targets());
+        let all = entries.into_iter().filter_map(|entry| {
+            let (_, name) = self.keys.host_and_instance(&entry.key)?;
             let document: serde_json::Value = serde_json::from_slice(&entry.value).ok()?;
             Some((name, (document.get("data")?.clone(), entry.mod_revision)))
         });
@@ -205,7 +275,9 @@ impl Fleet {
         let (world, clients) = (self.world.clone(), self.clients.clone());
         tokio::spawn(clients.run_until_cancelled_owned(async move {
             loop {
-                tokio::time::sleep(Duration::from_millis(world.draw(WRITES))).await;
+                let hurry = world.look(|state| state.judge.handing_over());
+                let pause = world.draw(if hurry { HURRIED } else { WRITES });
+                tokio::time::sleep(Duration::from_millis(pause)).await;
                 world.change(|state| state.client_writes());
             }
         }));
@@ -347,22 +419,6 @@ impl Fleet {
     }
 }
 
-impl super::world::State {
-    /// A client writes to the server that is open, if one is.
-    pub(super) fn client_writes(&mut self) {
-        let open =
-            self.servers.values().find(|server| server.writable() && !server.by_hand && !server.paused);
-        let Some(data) = open.map(|server| server.data) else { return };
-        let count = self.rng.random_range(1..4);
-        for _ in 0..count {
-            if let Some(data) = self.data.get_mut(&data) {
-                let gtid = data.commit();
-                self.judge.acknowledged = self.judge.acknowledged.union(&gtid);
-            }
-        }
-    }
-}
-
 /// The name of host number `n`.
 pub fn host(n: u8) -> HostName {
     format!("schemadock{n:02}").parse().expect("it is one")
@@ -371,6 +427,18 @@ pub fn host(n: u8) -> HostName {
 /// The name of the instance on host number `n`.
 pub fn instance(n: u8) -> InstanceName {
     format!("schemadock{n:02}-{CLUSTER}-db{n}").parse().expect("it is one")
+}
+
+/// The machine of controller number `n`.
+fn office(n: u8) -> HostName {
+    format!("controller{n:02}").parse().expect("it is one")
+}
+
+/// The cluster that an instance belongs to.
+pub fn cluster_of(instance: &InstanceName) -> ClusterName {
+    let text = instance.as_str();
+    let inner = text.split_once('-').and_then(|(_, rest)| rest.rsplit_once('-')).map(|(cluster, _)| cluster);
+    inner.and_then(|name| name.parse().ok()).expect("names here are host, cluster, member")
 }
 
 /// The host that an instance is on.

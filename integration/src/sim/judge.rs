@@ -1,18 +1,19 @@
 //! What must hold after every change of the world, whatever has happened: the rules of the project's leadership design
 //! as far as one agent a host can break them. The first rule that breaks ends the run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use schemadock_agent_plan::record::Record;
 use schemadock_schema::fleet::Fleet;
 use schemadock_schema::gtid::GtidSet;
 use schemadock_schema::keys::Keys;
-use schemadock_schema::leadership::{Leadership, LeadershipPhase};
+use schemadock_schema::leadership::{Durability, Handover, Leadership, LeadershipPhase, LineageEntry};
 use schemadock_schema::{ClusterName, HostName, InstanceName};
-
+use schemadock_store::Entry;
 use tokio::time::Instant;
 
+use super::fleet::cluster_of;
 use super::mysqld::server::Server;
 use super::store::SimEtcd;
 use super::world::{DataId, Pid, State};
@@ -28,9 +29,9 @@ pub const FLEET: &str = "sim";
 #[derive(Default)]
 pub(super) struct Judge {
     keys: Option<Keys>,
-    clusters: BTreeMap<InstanceName, ClusterName>,
-    /// Who leads, as etcd has it now.
-    records: BTreeMap<ClusterName, (i64, Option<Leadership>)>,
+    clusters: BTreeSet<ClusterName>,
+    /// Who leads, as etcd has it now: what the record means with how its handover ended, and the revisions of both.
+    records: BTreeMap<ClusterName, ((i64, i64), Option<Leadership>)>,
     terms: BTreeMap<ClusterName, u64>,
     /// The newest term that each data directory has accepted.
     accepted: BTreeMap<(DataId, ClusterName), u64>,
@@ -40,17 +41,27 @@ pub(super) struct Judge {
     writes: BTreeMap<HostName, (Instant, u32)>,
     /// Commits that clients were told of.
     pub(super) acknowledged: GtidSet,
+    /// Those that they were told of while leadership said that they are on voters.
+    promised: GtidSet,
+    /// Servers that were open for writes.
+    open: BTreeSet<Pid>,
 }
 
 impl Judge {
-    /// Tells which instances there are.
-    pub(super) fn know(&mut self, keys: &Keys, clusters: BTreeMap<InstanceName, ClusterName>) {
+    /// Tells which clusters there are.
+    pub(super) fn know(&mut self, keys: &Keys, clusters: BTreeSet<ClusterName>) {
         self.keys = Some(keys.clone());
         self.clusters = clusters;
     }
 
+    /// Whether a handover is under way.
+    pub(super) fn handing_over(&self) -> bool {
+        let records = self.records.values().filter_map(|(_, record)| record.as_ref());
+        records.into_iter().any(|record| record.phase == LeadershipPhase::Handover)
+    }
+
     pub(super) fn record_of(&self, instance: &InstanceName) -> Option<&Leadership> {
-        self.records.get(self.clusters.get(instance)?)?.1.as_ref()
+        self.records.get(&cluster_of(instance))?.1.as_ref()
     }
 }
 
@@ -59,6 +70,8 @@ impl State {
     pub(super) fn pass_judgement(&mut self, etcd: &SimEtcd) {
         self.read_leaderships(etcd);
         let mut open: BTreeMap<ClusterName, InstanceName> = BTreeMap::new();
+        let before = std::mem::take(&mut self.judge.open);
+        let mut now_open = BTreeSet::new();
         let mut wrong = None;
         for server in self.servers.values() {
             let data = &self.data[&server.data];
@@ -68,9 +81,18 @@ impl State {
             if !server.writable() || server.by_hand {
                 continue;
             }
-            if let Some(cluster) = self.judge.clusters.get(&server.instance)
-                && let Some(other) = open.insert(cluster.clone(), server.instance.clone())
-            {
+            now_open.insert(server.pid);
+            let record = self.judge.record_of(&server.instance);
+            let undecided = record.is_some_and(|record| record.phase == LeadershipPhase::Handover);
+            if undecided && !before.contains(&server.pid) {
+                wrong =
+                    Some(format!("{} opens for writes in a handover that is not decided", server.instance));
+            }
+            let lacks = self.judge.promised.minus(&data.executed);
+            if !lacks.is_empty() {
+                wrong = Some(format!("{} is open for writes and lacks {lacks}", server.instance));
+            }
+            if let Some(other) = open.insert(cluster_of(&server.instance), server.instance.clone()) {
                 wrong = Some(format!("{other} and {} are both open for writes", server.instance));
             }
             if !self.leads(server) {
@@ -80,16 +102,28 @@ impl State {
                 ));
             }
         }
+        self.judge.open = now_open;
         if let Some(wrong) = wrong {
             self.break_rule(wrong);
         }
     }
 
-    /// L2: steady, this master, this data directory.
+    /// A client hears that its commit is done (I2).
+    pub(super) fn client_is_told(&mut self, instance: &InstanceName, gtid: &GtidSet) {
+        let record = self.judge.record_of(instance);
+        let promised =
+            record.is_some_and(|record| record.durability == Durability::Lossless && record.acks > 0);
+        self.judge.acknowledged = self.judge.acknowledged.union(gtid);
+        if promised {
+            self.judge.promised = self.judge.promised.union(gtid);
+        }
+    }
+
+    /// L2: this master, this data directory; steady, or about to hand over.
     fn leads(&self, server: &Server) -> bool {
         let uuid = self.data[&server.data].uuid.as_deref();
         self.judge.record_of(&server.instance).is_some_and(|record| {
-            record.phase == LeadershipPhase::Steady
+            record.phase != LeadershipPhase::Revoking
                 && record.master.as_ref() == Some(&server.instance)
                 && record.last_lineage().map(|last| last.server_uuid.as_str()) == uuid
         })
@@ -105,27 +139,40 @@ impl State {
         if !ours {
             return;
         }
-        let clusters: Vec<ClusterName> = self.judge.clusters.values().cloned().collect();
+        let clusters: Vec<ClusterName> = self.judge.clusters.iter().cloned().collect();
         for cluster in clusters {
             let entry = etcd.peek(&keys.leadership(&cluster));
-            let revision = entry.as_ref().map_or(0, |entry| entry.mod_revision);
+            let record: Option<Leadership> =
+                entry.as_ref().and_then(|entry| serde_json::from_slice(&entry.value).ok());
+            let end = record.as_ref().and_then(|record| etcd.peek(&keys.handover(&cluster, record.term)));
+            let revision = |entry: &Option<Entry>| entry.as_ref().map_or(0, |entry| entry.mod_revision);
+            let revisions = (revision(&entry), revision(&end));
             let before = self.judge.records.get(&cluster);
-            if before.is_some_and(|(known, _)| *known == revision) {
+            if before.is_some_and(|(known, _)| *known == revisions) {
                 continue;
             }
-            let record: Option<Leadership> =
-                entry.and_then(|entry| serde_json::from_slice(&entry.value).ok());
+            let end: Option<Handover> = end.and_then(|entry| serde_json::from_slice(&entry.value).ok());
+            let record = record.map(|record| record.with_handover(end.as_ref()));
             let led = |record: Option<&Leadership>| record.and_then(|record| record.lineage.last().cloned());
             let (old, new) = (before.and_then(|(_, old)| led(old.as_ref())), led(record.as_ref()));
-            let anew = new.is_some() && new != old;
+            let anew = new.as_ref().is_some_and(|new| {
+                Some(new) != old.as_ref() && old.as_ref().is_some_and(|old| new.term <= old.term)
+            });
+            let released = before.and_then(|(_, old)| old.as_ref()).is_some_and(Leadership::is_released);
+            let uuid = |led: &Option<LineageEntry>| led.as_ref().map(|led| led.server_uuid.clone());
+            let founded_anew = released && uuid(&new) != uuid(&old);
             let term = record.as_ref().map_or(0, |record| record.term);
             let last = self.judge.terms.insert(cluster.clone(), term).unwrap_or(0);
-            if term < last || (anew && term == last) {
+            if term < last || anew {
                 self.break_rule(format!(
                     "the term of {cluster} is {term} after {last}, and who leads is {new:?}"
                 ));
             }
-            self.judge.records.insert(cluster, (revision, record));
+            // A deleted cluster's data are set aside for people; one of the same name that is founded anew owes them nothing.
+            if founded_anew {
+                (self.judge.acknowledged, self.judge.promised) = Default::default();
+            }
+            self.judge.records.insert(cluster, (revisions, record));
         }
     }
 

@@ -1,6 +1,6 @@
-//! One life of an agent.
+//! One life of an agent, or of a controller: each is the only process of ours on its host.
 //!
-//! Everything that an agent asks of the world goes through [`Life::call`]. Before and after each effect the life can end:
+//! Everything that it asks of the world goes through [`Life::call`]. Before and after each effect the life can end:
 //! then nothing it asks for is ever answered, as for a process that SIGKILL has ended, and no cleanup of its own runs.
 
 use std::future::pending;
@@ -27,12 +27,12 @@ pub struct Life {
 }
 
 impl Life {
-    /// Begins the life of a host's agent.
+    /// Begins the life of a host's process.
     pub fn begin(world: &World, host: &HostName) -> Life {
         let number = world.change(|state| {
             let number = state.next_id();
             state.host(host).life = Some(number);
-            state.note(format!("{host}: the agent begins"));
+            state.note(format!("{host}: its process begins"));
             number
         });
         Life { world: world.clone(), host: host.clone(), number }
@@ -52,8 +52,20 @@ impl Life {
 
     /// A moment at which the life can end. Then this never returns.
     pub(super) async fn moment(&self) {
+        self.thawed().await;
         if !self.world.asks(&self.host, self.number) {
             pending::<()>().await;
+        }
+    }
+
+    /// Returns while its process is not frozen.
+    async fn thawed(&self) {
+        let mut thaws = self.world.thaws();
+        let _seen = *thaws.borrow_and_update();
+        while self.world.look(|state| state.hosts.get(&self.host).is_some_and(|here| here.frozen)) {
+            if thaws.changed().await.is_err() {
+                return;
+            }
         }
     }
 
@@ -149,6 +161,14 @@ impl Store for LifeStore {
         let changes = self.call(self.client.watch(part, after)).await?;
         let life = self.life.clone();
         let over = async move { life.over().await };
+        let reader = self.life.clone();
+        let changes = changes.then(move |change| {
+            let reader = reader.clone();
+            async move {
+                reader.thawed().await;
+                change
+            }
+        });
         Ok(changes.take_until(Box::pin(over)).chain(futures::stream::pending()).boxed())
     }
 

@@ -8,7 +8,8 @@
 //! | [`world`] | the state of everything, and time |
 //! | [`judge`] | what must hold after every change |
 //! | [`fleet`] | real agents on this world, their documents, and clients that write |
-//! | [`faults`] | what happens to them |
+//! | [`faults`], [`trouble`] | what happens to them, and to the machines they run on |
+//! | [`wishes`] | what people ask of whole clusters |
 //!
 //! The store and the disk are held against the real ones by suites that run on both (`store_seam`, `disk_seam`); at the
 //! top of the others stands which facts of the real parts they keep to.
@@ -21,4 +22,6 @@ pub mod judge;
 pub mod life;
 pub mod mysqld;
 pub mod store;
+pub mod trouble;
+pub mod wishes;
 pub mod world;

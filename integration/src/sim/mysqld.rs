@@ -13,14 +13,17 @@
 //!   transactions;
 //! * CLONE drops the rows first, keeps `auto.cnf`, brings accounts, purged GTIDs and the channel's settings, and ends
 //!   with an exit with code 0; one whose session is gone goes on, one whose session is killed ends;
-//! * a frozen server answers nothing; its connections stay open.
+//! * a frozen server answers nothing; its connections stay open;
+//! * a commit that waits for acknowledgements is in the binary log and at replicas, not yet in `gtid_executed`; a start
+//!   commits it; what `super_read_only=ON` waits for, and who is told what, stands in [`semisync`].
 //!
 //! *Caveats*: transactions have no content, but those of a FLUSH are known as such; appliers never fail; `LOCK TABLES`
-//! and semi-sync have no effect; TLS is not looked at.
+//! has no effect; TLS is not looked at.
 
 pub(super) mod data;
 mod replication;
 mod seeding;
+mod semisync;
 pub(super) mod server;
 mod session;
 mod statement;

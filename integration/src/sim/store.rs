@@ -75,6 +75,12 @@ impl SimEtcd {
         self.lock().data.entry(key).cloned()
     }
 
+    /// What is below a prefix, asked by nobody.
+    pub fn peek_below(&self, prefix: &str) -> Vec<Entry> {
+        let read = self.lock().data.read(&[Selector::Prefix(prefix.to_owned())]);
+        read.entries.into_values().collect()
+    }
+
     /// Forgets the history before this revision.
     pub fn compact(&self, revision: i64) {
         self.lock().data.compact(revision);
@@ -118,6 +124,11 @@ impl SimEtcd {
     /// Comes up with nothing in it.
     pub fn wipe(&self) {
         self.restore(&Backup(Data::new()));
+    }
+
+    /// Changes whenever the store may have changed.
+    pub(super) fn stirs(&self) -> watch::Receiver<u64> {
+        self.stirred.subscribe()
     }
 
     fn lock(&self) -> MutexGuard<'_, Server> {

@@ -1,4 +1,4 @@
-//! The state of everything outside the agents, and what changes it.
+//! The state of everything outside agents and controllers, and what changes it.
 //!
 //! There is one lock and one way to change anything: [`World::change`]. After each change things take their course
 //! (replication, ends of processes), and the [judge](super::judge) looks at the result. One seed gives one run.
@@ -35,6 +35,7 @@ struct Shared {
     etcd: SimEtcd,
     broken: watch::Sender<bool>,
     ended: watch::Sender<u64>,
+    thawed: watch::Sender<u64>,
 }
 
 /// A data directory, wherever it lies.
@@ -62,12 +63,14 @@ pub(super) struct Host {
     pub(super) address: String,
     pub(super) rooms: Rooms,
     pub(super) daemon: Daemon,
-    /// The life of its agent, if there is one.
+    /// The life of its process, if there is one: an agent, or a controller.
     pub(super) life: Option<u64>,
     /// How many lives have ended.
     pub(super) ended: u64,
-    /// At which of its next questions the agent ends.
+    /// At which of its next questions the process ends.
     pub(super) ends_in: Option<u32>,
+    /// Its process is stopped by a signal.
+    pub(super) frozen: bool,
     /// Nothing comes from or goes to other hosts; connections stay.
     pub(super) isolated: bool,
     /// There is no room on its disk.
@@ -83,6 +86,8 @@ pub(super) enum Happening {
     Connect(Pid),
     /// Transactions arrive.
     Arrive(Pid),
+    /// A replica's acknowledgement comes to its source.
+    Acknowledged { source: Pid, host: HostName, server_id: u32, ticket: u64 },
     /// Transactions are applied.
     Apply(Pid),
     /// A CLONE into this server comes to its end.
@@ -115,6 +120,7 @@ impl World {
             etcd: SimEtcd::new(),
             broken: watch::Sender::new(false),
             ended: watch::Sender::new(0),
+            thawed: watch::Sender::new(0),
         }))
     }
 
@@ -127,6 +133,7 @@ impl World {
             life: None,
             ended: 0,
             ends_in: None,
+            frozen: false,
             isolated: false,
             full: false,
         };
@@ -149,9 +156,25 @@ impl World {
         while !*broken.borrow_and_update() && broken.changed().await.is_ok() {}
     }
 
-    /// Changes whenever the life of an agent has ended.
+    /// Changes whenever a life has ended.
     pub(super) fn ends(&self) -> watch::Receiver<u64> {
         self.0.ended.subscribe()
+    }
+
+    /// Changes whenever a process goes on after it was frozen.
+    pub(super) fn thaws(&self) -> watch::Receiver<u64> {
+        self.0.thawed.subscribe()
+    }
+
+    /// Stops the process of a host as SIGSTOP does, or lets it go on.
+    pub fn freeze(&self, host: &HostName, frozen: bool) {
+        self.change(|state| {
+            state.note(format!("{host}: the process is stopped by a signal: {frozen}"));
+            state.host(host).frozen = frozen;
+        });
+        if !frozen {
+            self.0.thawed.send_modify(|thaws| *thaws += 1);
+        }
     }
 
     /// The last lines of what has happened, the oldest first.
@@ -204,7 +227,7 @@ impl World {
         });
     }
 
-    /// The same for a moment at which an agent asks; `false`: it is dead, or dies here.
+    /// The same for a moment at which a process asks; `false`: it is dead, or dies here.
     pub(super) fn asks(&self, host: &HostName, life: u64) -> bool {
         let mut state = self.lock();
         if state.spins() {
@@ -228,7 +251,7 @@ impl World {
         false
     }
 
-    /// Ends the agent of a host as SIGKILL does: nothing it has asked for and not got is done.
+    /// Ends the process of a host as SIGKILL does: nothing it has asked for and not got is done.
     pub fn end_life(&self, host: &HostName, how: &str) {
         let ended = self.change(|state| state.end_life(host, how));
         if ended {
@@ -286,13 +309,13 @@ impl State {
     /// Puts an end to a life. Sessions close with their process; statements under way are not undone.
     fn end_life(&mut self, host: &HostName, how: &str) -> bool {
         let here = self.host(host);
-        here.ends_in = None;
+        (here.ends_in, here.frozen) = (None, false);
         let Some(life) = here.life.take() else { return false };
         here.ended += 1;
         for server in self.servers.values_mut() {
             server.sessions.retain(|_, session| session.life != Some(life));
         }
-        self.note(format!("{host}: the agent ends ({how})"));
+        self.note(format!("{host}: its process ends ({how})"));
         true
     }
 
@@ -316,9 +339,15 @@ impl State {
             Happening::Started(pid) => self.server_started(pid),
             Happening::Connect(pid) => self.receiver_connects(pid),
             Happening::Arrive(pid) => self.transactions_arrive(pid),
+            Happening::Acknowledged { source, host, server_id, ticket } => {
+                self.acknowledged(source, &host, server_id, ticket);
+            }
             Happening::Apply(pid) => self.transactions_are_applied(pid),
             Happening::Cloned(pid) => self.clone_ends(pid),
-            Happening::ShutDown(pid) => self.server_ends(pid, 0, "it has shut down"),
+            Happening::ShutDown(pid) => {
+                self.all_are_told(pid);
+                self.server_ends(pid, 0, "it has shut down");
+            }
             Happening::ErrandDone(host, id) => self.errand_done(&host, id),
         }
     }

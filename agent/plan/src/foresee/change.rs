@@ -23,7 +23,8 @@ use crate::converge::wanted_config;
 use crate::desired::{Desired, HostDefaults};
 use crate::observed::{
     AcksSeen, ChannelSeen, ContainerSeen, ContainerState, DataSeen, HandoverSeen, ImageSeen, ProcessSeen,
-    RetiredSeen, Seen, ServerSeen, SourceSeen, Stopping, TemplateSeen, ThreadState, VotingSeen, Work,
+    Resident, RetiredSeen, Seen, ServerSeen, SourceSeen, Stopping, TemplateSeen, ThreadState, VotingSeen,
+    Work,
 };
 use crate::record::{AcceptedTerm, DataOrigin, Record};
 use crate::step::{ConvergeStep, Plan, StandingStep};
@@ -106,6 +107,7 @@ fn is_note(step: &ConvergeStep) -> bool {
             | ConvergeStep::KeepGoodConfig
             | ConvergeStep::WriteInit
             | ConvergeStep::Replace { .. }
+            | ConvergeStep::KeepData { .. }
             | ConvergeStep::FinishSeed
     )
 }
@@ -298,6 +300,8 @@ fn server(status: &Status) -> Option<ServerSeen> {
         semi_sync_replica: status.acknowledges.unwrap_or(false),
         acknowledging: status.acknowledges.unwrap_or(false),
         receivers: BTreeSet::new(),
+        acknowledgers: BTreeSet::new(),
+        events: writable,
         uptime: 0,
     })
 }
@@ -401,6 +405,7 @@ fn seen(change: &Change<'_>) -> Seen {
         shape: String::new(),
         process: if runs { Known::Present(ProcessSeen { pid: 1, started: 0 }) } else { Known::Absent },
         unheld: false,
+        resident: Known::Present(Resident { bytes: 0, lasting: false }),
         image: if same_image { Known::Present(ImageSeen { id: String::new() }) } else { Known::Absent },
         pull: Work::Idle,
         template: TemplateSeen::Missing,

@@ -21,7 +21,8 @@ use crate::config::with_setting;
 use crate::converge::{self, judgement};
 use crate::observed::{
     AccountSeen, AcksSeen, ChannelSeen, CloneSeen, CloneState, ContainerSeen, ContainerState, DataSeen,
-    ImageSeen, ProcessSeen, RetiredSeen, Seen, ServerSeen, Stopping, TemplateSeen, ThreadState, Work,
+    ImageSeen, ProcessSeen, Resident, RetiredSeen, Seen, ServerSeen, Stopping, TemplateSeen, ThreadState,
+    Work,
 };
 use crate::record::{DataOrigin, Record, RejectedConfig};
 use crate::standing;
@@ -213,6 +214,8 @@ fn started(seen: &mut Seen, wish: &Wish) {
         semi_sync_replica: false,
         acknowledging: false,
         receivers: Default::default(),
+        acknowledgers: Default::default(),
+        events: false,
         uptime: 0,
     });
     seen.data = Known::Present(DataSeen { server_uuid: Some(uuid), complete: true });
@@ -235,6 +238,7 @@ fn ended(seen: &mut Seen) {
     seen.accounts = not_yet();
     seen.differing = not_yet();
     seen.unheld = false;
+    seen.resident = Known::Present(Resident { bytes: 0, lasting: false });
 }
 
 fn converge_step(seen: &mut Seen, wish: &mut Wish, step: &ConvergeStep) {
@@ -275,6 +279,7 @@ fn converge_step(seen: &mut Seen, wish: &mut Wish, step: &ConvergeStep) {
             seen.data = Known::Present(DataSeen { server_uuid: uuid, complete: true });
         }
         S::Replace { why } => seen.record.replacing = Some(why.clone()),
+        S::KeepData { .. } => seen.record.replacing = None,
         S::SetAside => {
             if let Known::Present(data) = &seen.data {
                 seen.retired.push(RetiredSeen {

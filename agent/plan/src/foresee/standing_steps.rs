@@ -2,10 +2,9 @@
 
 use schemadock_schema::gtid::Source;
 use schemadock_schema::known::Known;
-use schemadock_schema::leadership::Vote;
+use schemadock_schema::leadership::{Handover, Leadership, Vote};
 
 use super::{catches_up, channel, claim, wanted_accounts, with_channel, with_server};
-use crate::handover;
 use crate::observed::{
     BarrierSeen, FreezeSeen, FreezeState, Judged, Seen, ServerSeen, Stopping, ThreadState,
 };
@@ -24,10 +23,13 @@ pub(super) fn standing_step(seen: &mut Seen, wish: &mut Wish, step: &StandingSte
         }
         S::Claim => claim(seen, wish),
         S::Open { .. } => opens(seen, wish),
-        S::Close { .. } => with_server(seen, |server| {
-            server.offline_mode |= server.channel.is_none();
-            (server.super_read_only, server.read_only) = (true, true);
-        }),
+        S::Close { .. } => {
+            with_server(seen, |server| {
+                server.offline_mode |= server.channel.is_none();
+                (server.super_read_only, server.read_only) = (true, true);
+            });
+            seen.voting.unanswered = false;
+        }
         S::CloseToStop => {
             with_server(seen, |server| {
                 (server.offline_mode, server.super_read_only) = (true, true);
@@ -107,6 +109,10 @@ pub(super) fn standing_step(seen: &mut Seen, wish: &mut Wish, step: &StandingSte
         S::EndReceivers { users } => {
             with_server(seen, |server| server.receivers.retain(|user| !users.contains(user)));
         }
+        S::EndStrangers { users } => with_server(seen, |server| {
+            server.receivers.retain(|user| !users.contains(user));
+            server.acknowledgers.retain(|user| !users.contains(user));
+        }),
         S::RaiseAcks { acks, .. } | S::LowerAcks { acks } => {
             with_server(seen, |server| waits_for(server, *acks));
         }
@@ -117,6 +123,9 @@ pub(super) fn standing_step(seen: &mut Seen, wish: &mut Wish, step: &StandingSte
         S::Prepare { term } => {
             let cluster = wish.grant.cluster.clone();
             seen.record.accepted = cluster.map(|cluster| AcceptedTerm { cluster, term: *term });
+            if wish.leads() {
+                seen.record.voted.clone_from(&seen.record.accepted);
+            }
             seen.handover.settled = true;
         }
         S::MoveBehind { term } => {
@@ -126,7 +135,9 @@ pub(super) fn standing_step(seen: &mut Seen, wish: &mut Wish, step: &StandingSte
             with_channel(seen, |channel| channel.receiver = ThreadState::Off);
         }
         S::Freeze { term } => {
-            with_server(seen, |server| (server.super_read_only, server.read_only) = (true, true));
+            with_server(seen, |server| {
+                (server.super_read_only, server.read_only, server.events) = (true, true, false);
+            });
             published(seen, wish, *term);
         }
         S::PublishFinal { term } => published(seen, wish, *term),
@@ -142,6 +153,7 @@ pub(super) fn standing_step(seen: &mut Seen, wish: &mut Wish, step: &StandingSte
             decided(seen, wish);
             opens(seen, wish);
         }
+        S::ScheduleEvents { on, .. } => with_server(seen, |server| server.events = *on),
         S::StepDown => with_server(seen, |server| server.offline_mode = true),
         S::TakeEvents { term, .. } => seen.record.events_term = Some(*term),
         S::BeginBarrier { revision } => {
@@ -153,7 +165,7 @@ pub(super) fn standing_step(seen: &mut Seen, wish: &mut Wish, step: &StandingSte
 fn opens(seen: &mut Seen, wish: &Wish) {
     seen.record.data = DataOrigin::Own;
     seen.record.led_under = wish.grant.record().map(|record| record.durability);
-    let acks = wish.grant.record().map_or(0, voting::acks_wanted);
+    let acks = wish.grant.record().map_or(0, Leadership::acks_wanted);
     shut_out(seen, wish);
     with_server(seen, |server| {
         (server.offline_mode, server.super_read_only, server.read_only) = (false, false, false);
@@ -169,14 +181,13 @@ fn opens(seen: &mut Seen, wish: &Wish) {
 fn published(seen: &mut Seen, wish: &mut Wish, term: u64) {
     let (Known::Present(server), Some(cluster)) = (&seen.server, wish.grant.cluster.clone()) else { return };
     let vote = Vote {
-        cluster: cluster.clone(),
+        cluster,
         term,
         server_uuid: server.server_uuid.clone(),
         received: server.gtid_executed.clone(),
         executed: server.gtid_executed.clone(),
     };
     wish.votes.insert(wish.instance.clone(), vote);
-    seen.record.voted = Some(AcceptedTerm { cluster, term });
     let state = FreezeState::Frozen { published: true, overdue: false };
     seen.handover.freeze = Some(FreezeSeen { term, state });
 }
@@ -184,7 +195,11 @@ fn published(seen: &mut Seen, wish: &mut Wish, term: u64) {
 /// The decision falls for this server.
 fn decided(seen: &mut Seen, wish: &mut Wish) {
     let (Known::Present(server), Some(record)) = (&seen.server, wish.grant.record()) else { return };
-    let meant = handover::decided(record, &wish.instance, &server.server_uuid, &server.gtid_executed);
+    let meant = record.with_handover(Some(&Handover {
+        winner: wish.instance.clone(),
+        server_uuid: server.server_uuid.clone(),
+        base: server.gtid_executed.clone(),
+    }));
     seen.handover.won = Some(meant.term);
     wish.grant.leadership = Known::Present(meant);
     wish.source = None;

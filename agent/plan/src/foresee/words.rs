@@ -32,6 +32,7 @@ fn converge(step: &C, wish: &Wish) -> String {
         C::AdoptData => "recognise its data by their server_uuid".to_owned(),
         C::CopyTemplate => "make a data directory from the template".to_owned(),
         C::TakeUp { .. } => "take its retired data up again".to_owned(),
+        C::KeepData { why } => format!("keep its data, which were to be made anew ({why}): it leads"),
         C::Replace { why } => format!("note that its data are made anew: {}", why.why),
         C::SetAside => "set its data aside in retired/".to_owned(),
         C::Validate { .. } => format!("let mysqld of {image} check the variables"),
@@ -93,6 +94,7 @@ fn standing(step: &S, wish: &Wish) -> String {
             };
             [told("lock", lock), told("unlock", unlock)].into_iter().flatten().collect::<Vec<_>>().join(", ")
         }
+        S::EndStrangers { users } => format!("end connections of {}, which acknowledge", users.join(", ")),
         S::EndReceivers { users } => format!("end connections of {}", users.join(", ")),
         S::RaiseAcks { acks, found } => {
             with_found(format!("let commits wait for {acks} acknowledgements"), found.as_deref())
@@ -105,6 +107,7 @@ fn standing(step: &S, wish: &Wish) -> String {
         S::PublishFinal { .. } => "publish what was executed".to_owned(),
         S::TakeBack { term, why } => format!("take the leadership back in term {term} ({why})"),
         S::TakeOver { term, .. } => format!("take the leadership over in term {term}, and open for writes"),
+        S::ScheduleEvents { on, .. } => format!("let scheduled events {}", if *on { "run" } else { "rest" }),
         S::StepDown => "end all clients".to_owned(),
         S::TakeEvents { from, .. } => format!("turn the scheduled events on that ran on {from}"),
         S::BeginBarrier { .. } => "look whether the voters have what was committed before".to_owned(),

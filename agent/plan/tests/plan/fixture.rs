@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemadock_agent_plan::desired::{Desired, HostDefaults};
 use schemadock_agent_plan::foresee::{Course, steps};
 use schemadock_agent_plan::observed::{
-    HandoverSeen, ImageSeen, RetiredSeen, Seen, ServerSeen, SourceSeen, Stopping, TemplateSeen, VotingSeen,
-    Work,
+    HandoverSeen, ImageSeen, Resident, RetiredSeen, Seen, ServerSeen, SourceSeen, Stopping, TemplateSeen,
+    VotingSeen, Work,
 };
 use schemadock_agent_plan::record::Record;
 use schemadock_agent_plan::wish::{Grant, Member, SourceWish, Wanted, Wish};
@@ -90,6 +90,7 @@ pub(crate) fn nothing() -> Seen {
         shape: "shape".to_owned(),
         process: Known::Absent,
         unheld: false,
+        resident: Known::Present(Resident { bytes: 0, lasting: false }),
         image: Known::Present(ImageSeen { id: "sha256:1".to_owned() }),
         pull: Work::Idle,
         template: TemplateSeen::Ready { version: "8.4.0".to_owned() },

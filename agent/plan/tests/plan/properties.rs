@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use schemadock_agent_plan::foresee::{End, Step, foresee, next, steps};
 use schemadock_agent_plan::observed::{
-    ContainerState, DataSeen, FreezeSeen, FreezeState, Judged, ProcessSeen, Seen, Stopping, TemplateSeen,
-    ThreadState, Work,
+    ContainerState, DataSeen, FreezeSeen, FreezeState, Judged, ProcessSeen, Resident, Seen, Stopping,
+    TemplateSeen, ThreadState, Work,
 };
 use schemadock_agent_plan::record::{AcceptedTerm, DataOrigin, Record, RejectedConfig, Replacing};
 use schemadock_agent_plan::step::Plan;
@@ -319,6 +319,10 @@ const MUTATIONS: &[Mutation] = &[
         on_server(seen, |server| (server.semi_sync_replica, server.acknowledging) = (true, true));
     }),
     ("commits wait", |seen, _| seen.voting.stalled = true),
+    ("commits pass", |seen, _| seen.voting.unanswered = true),
+    ("a stranger acknowledges", |seen, _| {
+        on_server(seen, |server| server.acknowledgers = ["somebody".to_owned()].into());
+    }),
     ("opening waits", |seen, _| seen.voting.opening = true),
     ("secrets unknown", |_, wish| wish.grant.secrets = unknown()),
     ("secrets absent", |_, wish| wish.grant.secrets = Known::Absent),
@@ -366,6 +370,14 @@ const MUTATIONS: &[Mutation] = &[
     ("own image", |_, wish| on_document(wish, |target| target.image = Some("mysql:9.7".to_owned()))),
     ("another port", |_, wish| on_document(wish, |target| target.port = 7400)),
     ("another size", |_, wish| on_document(wish, |target| target.size = "small".parse().unwrap())),
+    ("less memory than is resident", |seen, _| {
+        if let Known::Present(container) = &mut seen.container {
+            let bytes = container.memory;
+            container.memory *= 2;
+            seen.resident = Known::Present(Resident { bytes, lasting: true });
+        }
+    }),
+    ("resident unknown", |seen, _| seen.resident = unknown()),
     ("variables by hand", |_, wish| {
         on_document(wish, |target| {
             target.mysql = serde_json::from_value(serde_json::json!({

@@ -189,7 +189,9 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                     "V3: locks a voter that stays out",
                 ))
                 .or(under_hold("locks under maintenance")),
-                S::EndReceivers { .. } => must(wish.leads() && steady, "ends receivers of another's"),
+                S::EndStrangers { .. } | S::EndReceivers { .. } => {
+                    must(wish.leads() && steady, "ends receivers of another's")
+                }
                 S::BeginBarrier { .. } => must(
                     wish.leads()
                         && steady
@@ -252,6 +254,10 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                 S::Nudge => {
                     must(wish.leads() && steady && !handing, "L13: a marker while a freeze is pending")
                 }
+                S::ScheduleEvents { on, .. } => must(
+                    !on || wish.leads() && seen.server.present().is_some_and(|server| server.writable()),
+                    "lets events run where it does not lead",
+                ),
                 S::StepDown => must(!wish.leads(), "ends the clients of the leader"),
                 S::TakeEvents { .. } => must(
                     wish.leads() && seen.server.present().is_some_and(|server| server.writable()),
@@ -284,6 +290,10 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                 C::Replace { why } => kept("I4: a leader's data are replaced")
                     .or(must(!seen.data.is_unknown() || why.asked, "replaces data that nobody could look at"))
                     .or(under_hold("replaces data under maintenance")),
+                C::KeepData { .. } => must(
+                    leadership_known && kept("leads").is_some(),
+                    "a replacement is given up although it does not lead",
+                ),
                 C::SetAside => {
                     let asked_for = wish.wanted == Wanted::Deleted;
                     let kept = if asked_for { None } else { kept("I4: a leader's data are set aside") };

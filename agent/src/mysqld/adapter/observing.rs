@@ -6,14 +6,17 @@ use mysql_async::Row;
 use schemadock_agent_plan::observed::{AcksSeen, ChannelSeen, ServerSeen, SourceSeen, ThreadState};
 use schemadock_schema::gtid::GtidSet;
 
+use super::sessions::acknowledgers;
 use super::wire::{DEADLINE, Wire, number, owned, text};
-use crate::mysqld::MysqlError;
+use crate::mysqld::{MysqlError, Position};
 
-/// One row, whether there is a channel or not. The tables named here answer also where performance_schema is off.
+/// One row, whether there is a channel or not. The tables named here answer also where performance_schema is off, but for
+/// those that tell who acknowledges: nobody is seen to, then.
 ///
 /// Behind its source by: the oldest transaction that a worker applies now. Its commit's time is NULL or 0 where the
 /// source did not tell it.
-const OBSERVE: &str = "SELECT @@GLOBAL.server_uuid, @@GLOBAL.server_id, @@GLOBAL.version, @@GLOBAL.offline_mode, \
+const OBSERVE: &str = concat!(
+    "SELECT @@GLOBAL.server_uuid, @@GLOBAL.server_id, @@GLOBAL.version, @@GLOBAL.offline_mode, \
      @@GLOBAL.super_read_only, @@GLOBAL.read_only, @@GLOBAL.gtid_executed, @@GLOBAL.gtid_purged, \
      @@GLOBAL.rpl_semi_sync_source_enabled, @@GLOBAL.rpl_semi_sync_replica_enabled, \
      v.UPTIME, \
@@ -21,7 +24,11 @@ const OBSERVE: &str = "SELECT @@GLOBAL.server_uuid, @@GLOBAL.server_id, @@GLOBAL
      s.SERVICE_STATE, g.SERVICE_STATE, s.RECEIVED_TRANSACTION_SET, s.LAST_ERROR_NUMBER, s.LAST_ERROR_MESSAGE, \
      a.LAST_ERROR_NUMBER, a.LAST_ERROR_MESSAGE, w.FAILED, s.SOURCE_UUID, w.BEHIND, \
      @@GLOBAL.rpl_semi_sync_source_wait_for_replica_count, v.WORKING, v.CLIENTS, v.WAITING, v.ANSWERED, v.REPLICA, \
-     (SELECT JSON_ARRAYAGG(USER) FROM information_schema.processlist WHERE COMMAND LIKE 'Binlog Dump%') \
+     (SELECT JSON_ARRAYAGG(USER) FROM information_schema.processlist WHERE COMMAND LIKE 'Binlog Dump%'), \
+     @@GLOBAL.event_scheduler, v.UNACKNOWLEDGED, \
+     (SELECT JSON_ARRAYAGG(t.PROCESSLIST_USER) FROM ",
+    acknowledgers!(),
+    ") \
      FROM (SELECT 1) AS one \
      LEFT JOIN (SELECT \
        MAX(IF(VARIABLE_NAME = 'Uptime', VARIABLE_VALUE, NULL)) AS UPTIME, \
@@ -29,10 +36,11 @@ const OBSERVE: &str = "SELECT @@GLOBAL.server_uuid, @@GLOBAL.server_id, @@GLOBAL
        MAX(IF(VARIABLE_NAME = 'Rpl_semi_sync_source_clients', VARIABLE_VALUE, NULL)) AS CLIENTS, \
        MAX(IF(VARIABLE_NAME = 'Rpl_semi_sync_source_wait_sessions', VARIABLE_VALUE, NULL)) AS WAITING, \
        MAX(IF(VARIABLE_NAME = 'Rpl_semi_sync_source_yes_tx', VARIABLE_VALUE, NULL)) AS ANSWERED, \
+       MAX(IF(VARIABLE_NAME = 'Rpl_semi_sync_source_no_tx', VARIABLE_VALUE, NULL)) AS UNACKNOWLEDGED, \
        MAX(IF(VARIABLE_NAME = 'Rpl_semi_sync_replica_status', VARIABLE_VALUE, NULL)) AS REPLICA \
        FROM performance_schema.global_status WHERE VARIABLE_NAME IN ('Uptime', 'Rpl_semi_sync_source_status', \
        'Rpl_semi_sync_source_clients', 'Rpl_semi_sync_source_wait_sessions', 'Rpl_semi_sync_source_yes_tx', \
-       'Rpl_semi_sync_replica_status')) AS v ON TRUE \
+       'Rpl_semi_sync_source_no_tx', 'Rpl_semi_sync_replica_status')) AS v ON TRUE \
      LEFT JOIN performance_schema.replication_connection_configuration AS c ON c.CHANNEL_NAME = '' AND c.HOST <> '' \
      LEFT JOIN performance_schema.replication_connection_status AS s ON s.CHANNEL_NAME = '' \
      LEFT JOIN performance_schema.replication_applier_configuration AS f ON f.CHANNEL_NAME = '' \
@@ -41,7 +49,8 @@ const OBSERVE: &str = "SELECT @@GLOBAL.server_uuid, @@GLOBAL.server_id, @@GLOBAL
      LEFT JOIN (SELECT MAX(IF(LAST_ERROR_NUMBER > 0, CONCAT(LAST_ERROR_NUMBER, ' ', LAST_ERROR_MESSAGE), NULL)) AS \
        FAILED, MAX(IF(APPLYING_TRANSACTION <> '', UNIX_TIMESTAMP(NOW(6)) - \
        NULLIF(UNIX_TIMESTAMP(APPLYING_TRANSACTION_ORIGINAL_COMMIT_TIMESTAMP), 0), NULL)) AS BEHIND \
-       FROM performance_schema.replication_applier_status_by_worker WHERE CHANNEL_NAME = '') AS w ON TRUE";
+       FROM performance_schema.replication_applier_status_by_worker WHERE CHANNEL_NAME = '') AS w ON TRUE"
+);
 
 const WHAT: &str = "the observation";
 
@@ -91,19 +100,23 @@ pub(super) async fn server(wire: &mut Wire, sets: &mut Sets) -> Result<ServerSee
             clients: numeric(row, 29)?,
             waiting: numeric(row, 30)?,
             answered: numeric(row, 31)?,
+            unanswered: numeric(row, 35)?,
         },
         semi_sync_replica: flag(row, 9),
         acknowledging: flag(row, 32),
-        receivers: users(row, 33),
+        receivers: users(row, 33)?,
+        acknowledgers: users(row, 36)?,
+        events: flag(row, 34),
         uptime: numeric(row, 10)?,
     })
 }
 
-/// The users of a JSON list; the names of accounts that matter here need no quoting.
-fn users(row: &Row, column: usize) -> BTreeSet<String> {
-    let list = text(row, column).unwrap_or_default();
-    let names = list.trim_matches(['[', ']']).split(',');
-    names.map(|name| name.trim().trim_matches('"').to_owned()).filter(|name| !name.is_empty()).collect()
+/// The users of a JSON list; NULL is the list of nobody.
+fn users(row: &Row, column: usize) -> Result<BTreeSet<String>, MysqlError> {
+    let Some(list) = text(row, column) else { return Ok(BTreeSet::new()) };
+    let users: BTreeSet<Option<String>> = serde_json::from_str(&list)
+        .map_err(|error| MysqlError::Answer { what: WHAT, why: format!("column {column}: {error}") })?;
+    Ok(users.into_iter().flatten().collect())
 }
 
 fn channel(row: &Row, sets: &mut Sets) -> Result<Option<ChannelSeen>, MysqlError> {
@@ -135,6 +148,20 @@ fn channel(row: &Row, sets: &mut Sets) -> Result<Option<ChannelSeen>, MysqlError
     }))
 }
 
+pub(super) async fn position(wire: &mut Wire, sets: &mut Sets) -> Result<Position, MysqlError> {
+    const WHAT: &str = "the look at the position";
+    const SQL: &str = "SELECT @@GLOBAL.server_uuid, @@GLOBAL.super_read_only, @@GLOBAL.gtid_executed, \
+         (SELECT COUNT(*) FROM performance_schema.replication_connection_configuration \
+         WHERE CHANNEL_NAME = '' AND HOST <> '')";
+    let row = &wire.row(WHAT, SQL, DEADLINE).await?;
+    Ok(Position {
+        server_uuid: needed(row, 0, WHAT)?,
+        super_read_only: flag(row, 1),
+        executed: sets.executed.read(row, 2, WHAT)?,
+        follows: number::<u32>(row, 3) != Some(0),
+    })
+}
+
 pub(super) async fn source(
     wire: &mut Wire,
     sets: &mut Sets,
@@ -156,6 +183,19 @@ pub(super) async fn source(
         writable: flag(row, 4),
         account: number::<u32>(row, 5).is_some_and(|count| count > 0),
     })
+}
+
+/// Whether commits wait for so many acknowledgements.
+pub(super) async fn waits_for(wire: &mut Wire, what: &'static str, acks: u32) -> Result<(), MysqlError> {
+    const SQL: &str = "SELECT VARIABLE_VALUE, @@GLOBAL.rpl_semi_sync_source_wait_for_replica_count \
+         FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Rpl_semi_sync_source_status'";
+    let row = &wire.row(what, SQL, DEADLINE).await?;
+    let (working, count) = (flag(row, 0), number::<u32>(row, 1));
+    if working && count == Some(acks) {
+        return Ok(());
+    }
+    let why = format!("in operation: {working}, a commit waits for {count:?} replicas, expected {acks}");
+    Err(MysqlError::Answer { what, why })
 }
 
 /// `8.4.3` out of `8.4.3-3.1`.

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use mysql_async::Row;
 use schemadock_agent_plan::accounts::quote;
 use tokio::time::Instant;
 
-use super::wire::{DEADLINE, LONG, Wire, text};
+use super::sessions;
+use super::wire::{DEADLINE, LONG, Wire, number, text};
 use crate::mysqld::{MysqlError, SourceSpec};
 
 /// Between two looks at a thread about to stop.
@@ -107,6 +109,57 @@ pub(super) async fn stop(wire: &mut Wire, thread: Thread, deadline: Duration) ->
             Some(_) => tokio::time::sleep(STEP).await,
         }
     }
+}
+
+/// With the receiver off, a transaction of which only a part has come is rolled back; it comes again with the receiver's
+/// next start. A statement would wait a minute for the rest, and so would a shutdown, from which on no KILL helps; so it
+/// comes before. An applier that has not got there within half of the deadline is stopped on its way.
+pub(super) async fn stop_applier(wire: &mut Wire, deadline: Duration) -> Result<(), MysqlError> {
+    let until = Instant::now() + deadline;
+    while let Some(half) = half(wire).await? {
+        if half.is_reached {
+            for id in half.held_by {
+                sessions::kill(wire, "the applier's threads", id).await?;
+            }
+            break;
+        }
+        if until.saturating_duration_since(Instant::now()) < deadline / 2 {
+            break;
+        }
+        tokio::time::sleep(STEP).await;
+    }
+    stop(wire, Thread::Applier, until.saturating_duration_since(Instant::now())).await
+}
+
+/// A transaction of which the receiver, which is off, got only a part.
+struct Half {
+    /// The applier waits for its rest.
+    is_reached: bool,
+    /// The connections of the threads that do.
+    held_by: Vec<u64>,
+}
+
+async fn half(wire: &mut Wire) -> Result<Option<Half>, MysqlError> {
+    let sql = "SELECT t.PROCESSLIST_ID, h.GTID = q.GTID, t.NAME = 'thread/sql/replica_sql' FROM \
+               (SELECT QUEUEING_TRANSACTION AS GTID FROM performance_schema.replication_connection_status \
+               WHERE CHANNEL_NAME = '' AND SERVICE_STATE = 'OFF' AND QUEUEING_TRANSACTION LIKE '%:%' \
+               AND NOT GTID_SUBSET(QUEUEING_TRANSACTION, RECEIVED_TRANSACTION_SET)) q \
+               JOIN (SELECT THREAD_ID, PROCESSING_TRANSACTION AS GTID \
+               FROM performance_schema.replication_applier_status_by_coordinator WHERE CHANNEL_NAME = '' UNION ALL \
+               SELECT THREAD_ID, APPLYING_TRANSACTION FROM performance_schema.replication_applier_status_by_worker \
+               WHERE CHANNEL_NAME = '') h JOIN performance_schema.threads t ON t.THREAD_ID = h.THREAD_ID";
+    let rows = wire.rows("what was received half", sql, DEADLINE).await?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let is = |row: &Row, column| number::<u8>(row, column) == Some(1);
+    // The one that hands out work ends first: then what the others do is given up at once.
+    let (mut ends, others): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| is(row, 2));
+    ends.extend(others.into_iter().filter(|row| is(row, 1)));
+    Ok(Some(Half {
+        is_reached: rows.iter().any(|row| is(row, 1)),
+        held_by: ends.into_iter().filter_map(|row| number::<u64>(row, 0)).collect(),
+    }))
 }
 
 async fn state(wire: &mut Wire, what: &'static str, thread: Thread) -> Result<Option<String>, MysqlError> {

@@ -1,5 +1,6 @@
 //! The verbs of a session. What is waited for is asked again in short steps; nothing waits without an end.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +13,7 @@ use super::replication::Thread;
 use super::sessions::MARKER;
 use super::wire::{DEADLINE, LONG, Sealed, Wire, number, owned};
 use super::{accounts, binlog, closing, events, literal, observing, replication, seeding, sessions};
-use crate::mysqld::{MysqlError, ScheduledEvent, Session, SourceSpec};
+use crate::mysqld::{MysqlError, Position, ScheduledEvent, Session, SourceSpec};
 
 /// MySQL: a variable takes no value of this type.
 const ER_WRONG_TYPE_FOR_VAR: u16 = 1232;
@@ -36,6 +37,10 @@ impl Connected {
 impl Session for Connected {
     async fn observe(&mut self) -> Result<ServerSeen, MysqlError> {
         observing::server(&mut self.wire, &mut self.sets).await
+    }
+
+    async fn position(&mut self) -> Result<Position, MysqlError> {
+        observing::position(&mut self.wire, &mut self.sets).await
     }
 
     async fn observe_source(&mut self, account: &str) -> Result<SourceSeen, MysqlError> {
@@ -102,7 +107,8 @@ impl Session for Connected {
             None => self.wire.run(WHAT, "SET GLOBAL rpl_semi_sync_source_enabled = OFF", LONG).await,
             Some(acks) => {
                 self.set(WHAT, "rpl_semi_sync_source_wait_for_replica_count", &acks.to_string()).await?;
-                self.set(WHAT, "rpl_semi_sync_source_enabled", "ON").await
+                self.set(WHAT, "rpl_semi_sync_source_enabled", "ON").await?;
+                observing::waits_for(&mut self.wire, WHAT, acks).await
             }
         }
     }
@@ -132,7 +138,7 @@ impl Session for Connected {
     }
 
     async fn stop_applier(&mut self, deadline: Duration) -> Result<(), MysqlError> {
-        replication::stop(&mut self.wire, Thread::Applier, deadline).await
+        replication::stop_applier(&mut self.wire, deadline).await
     }
 
     async fn forget_source(&mut self) -> Result<(), MysqlError> {
@@ -177,6 +183,10 @@ impl Session for Connected {
 
     async fn end_sessions_of(&mut self, users: &[String]) -> Result<u32, MysqlError> {
         sessions::end_of(&mut self.wire, users).await
+    }
+
+    async fn end_acknowledgers(&mut self, kept: &BTreeSet<String>) -> Result<BTreeSet<String>, MysqlError> {
+        sessions::end_acknowledgers(&mut self.wire, kept).await
     }
 
     async fn enabled_events(&mut self) -> Result<Vec<ScheduledEvent>, MysqlError> {

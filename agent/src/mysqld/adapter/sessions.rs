@@ -15,6 +15,18 @@ const STEP: Duration = Duration::from_millis(5);
 const ER_NO_SUCH_THREAD: u16 = 1094;
 /// What a marker's statement begins with.
 pub(super) const MARKER: &str = "DROP TABLE IF EXISTS schemadock.none";
+/// Connections that receive with semi-sync, by their thread `t`; a receiver says it in a variable of its session. One that
+/// is ended and not gone yet is still there.
+macro_rules! acknowledgers {
+    () => {
+        "performance_schema.threads t \
+         JOIN performance_schema.user_variables_by_thread u ON u.THREAD_ID = t.THREAD_ID \
+         WHERE t.PROCESSLIST_COMMAND LIKE 'Binlog Dump%' \
+         AND u.VARIABLE_NAME IN ('rpl_semi_sync_replica', 'rpl_semi_sync_slave') AND u.VARIABLE_VALUE <> '0'"
+    };
+}
+pub(super) use acknowledgers;
+
 /// Threads of the server itself, and logins under way.
 const NOBODY: [&str; 3] = ["system user", "event_scheduler", "unauthenticated user"];
 
@@ -55,13 +67,47 @@ async fn end(wire: &mut Wire, what: &'static str, whose: impl Fn(&str) -> bool) 
             if !asked.insert(id) {
                 continue;
             }
-            match wire.run(what, &format!("KILL CONNECTION {id}"), DEADLINE).await {
-                Ok(()) => {}
-                Err(error) if error.number() == Some(ER_NO_SUCH_THREAD) => {}
-                Err(error) => return Err(error),
+            kill(wire, what, id).await?;
+        }
+        tokio::time::sleep(STEP).await;
+    }
+}
+
+/// Connections that receive with semi-sync, but for those of these users.
+pub(super) async fn end_acknowledgers(
+    wire: &mut Wire,
+    kept: &BTreeSet<String>,
+) -> Result<BTreeSet<String>, MysqlError> {
+    const WHAT: &str = "the end of strangers";
+    const SQL: &str = concat!("SELECT t.PROCESSLIST_ID, t.PROCESSLIST_USER FROM ", acknowledgers!());
+    let until = Instant::now() + DEADLINE;
+    let (mut asked, mut whose) = (BTreeSet::new(), BTreeSet::new());
+    loop {
+        let rows = wire.rows(WHAT, SQL, DEADLINE).await?;
+        let strangers = rows.iter().filter_map(|row| Some((number::<u64>(row, 0)?, owned(row, 1)?)));
+        let left: Vec<(u64, String)> = strangers.filter(|(_, user)| !kept.contains(user)).collect();
+        if left.is_empty() {
+            return Ok(whose);
+        }
+        if Instant::now() >= until {
+            let why = format!("{} connections did not end", left.len());
+            return Err(MysqlError::Answer { what: WHAT, why });
+        }
+        for (id, user) in left {
+            if asked.insert(id) {
+                kill(wire, WHAT, id).await?;
+                whose.insert(user);
             }
         }
         tokio::time::sleep(STEP).await;
+    }
+}
+
+/// Ends one; one that has ended is none.
+pub(super) async fn kill(wire: &mut Wire, what: &'static str, id: u64) -> Result<(), MysqlError> {
+    match wire.run(what, &format!("KILL CONNECTION {id}"), DEADLINE).await {
+        Err(error) if error.number() == Some(ER_NO_SUCH_THREAD) => Ok(()),
+        ended => ended,
     }
 }
 

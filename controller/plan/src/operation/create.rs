@@ -16,14 +16,11 @@ use crate::view::FleetView;
 /// Where the members would be placed.
 pub(super) fn placed(view: &FleetView, cluster: &ClusterName, create: &Create) -> Result<Vec<Place>, NoRoom> {
     let ask = Ask {
-        cluster: cluster.clone(),
-        size: size(create),
         port: create.port,
-        count: create.replicas as usize + 1,
         zones: create.zones.clone(),
         hosts: create.hosts.clone(),
         labels: create.labels.clone(),
-        without: Default::default(),
+        ..Ask::new(cluster.clone(), size(create), create.replicas as usize + 1)
     };
     place(&mut Rooms::of(view), &ask, Strategy::Spread)
 }
@@ -60,6 +57,12 @@ fn made<'a>(scene: &Scene<'a>, create: &Create) -> Goal<'a, String> {
     Ok(format!("{} has {} members, {master} leads", cluster.name, cluster.members.len()))
 }
 
+/// Who has led a deleted cluster of this name: their data are kept, and a new cluster could not be founded beside them.
+fn led(view: &FleetView, cluster: &ClusterName) -> Vec<InstanceName> {
+    let lineage = view.leaderships.get(cluster).into_iter().flat_map(|record| &record.value.lineage);
+    lineage.map(|entry| entry.name.clone()).collect()
+}
+
 fn founded<'a>(scene: &Scene<'a>, cluster: &ClusterName, create: &Create) -> Step<'a> {
     let places = match placed(scene.view, cluster, create) {
         Ok(places) => places,
@@ -68,8 +71,9 @@ fn founded<'a>(scene: &Scene<'a>, cluster: &ClusterName, create: &Create) -> Ste
     let Some(first) = places.first() else { return Step::Failed("no member is asked for".to_owned()) };
     let mut changed = BTreeMap::new();
     let mut names: Vec<InstanceName> = Vec::new();
+    let mut taken = led(scene.view, cluster);
     for place in &places {
-        let Some(name) = member_name(scene, cluster, &place.host, &names) else {
+        let Some(name) = member_name(scene, cluster, &place.host, &taken) else {
             return Step::Failed(format!("`{}-{cluster}-db1` is no name", place.host));
         };
         let leads = names.is_empty();
@@ -89,6 +93,7 @@ fn founded<'a>(scene: &Scene<'a>, cluster: &ClusterName, create: &Create) -> Ste
             schemas: None,
         };
         names.push(name.clone());
+        taken.push(name.clone());
         changed.insert(name, Some((place.host.clone(), target)));
     }
     let policy = ClusterPolicy {

@@ -5,7 +5,7 @@ use schemadock_schema::operation::{Lock, Memory};
 use schemadock_schema::{ClusterName, HostName, InstanceName};
 
 use super::movement::moved;
-use super::step::{Goal, best, forget_unfit, gone, handing_over, led_by, settled};
+use super::step::{Goal, gone, handed_over, handing_over, settled};
 use super::{Scene, Step};
 use crate::cluster::Cluster;
 
@@ -62,8 +62,8 @@ fn drained<'a>(scene: &Scene<'a>, host: &HostName, evict: bool) -> Goal<'a, Stri
 
 /// Its cluster is locked with the first write about it.
 fn begun<'a>(scene: &Scene<'a>, cluster: &ClusterName, name: &InstanceName) -> Step<'a> {
-    if let Some(other) = scene.view.locks.get(cluster).filter(|id| **id != scene.operation.id) {
-        return Step::Wait(format!("operation {other} holds {cluster}"));
+    if let Some(other) = super::holder(scene, cluster).filter(|id| *id != scene.operation.id) {
+        return Step::Wait(format!("operation {other}, which holds {cluster}"));
     }
     let mut changes = scene.changes();
     changes.put(scene.keys.lock(cluster), &Lock { operation: scene.operation.id.clone() });
@@ -88,12 +88,20 @@ fn dealt_with<'a>(
         (Some(member), true) => {
             // With other members there, leading is handed to one of them; the new one is a minion.
             if cluster.leads(name) && cluster.members.len() > 1 {
-                handed_over(scene, cluster, host)?;
+                handed_over(scene, cluster, |member| member.host != host)?;
             }
             let like = member.target.size.clone();
             moved(scene, cluster, member, None, &like)?;
         }
-        (Some(_), false) if cluster.leads(name) => handed_over(scene, cluster, host)?,
+        // The others may have gone since it was asked for.
+        (Some(_), false) if cluster.leads(name) && cluster.members.len() == 1 => {
+            return Err(Step::Failed(format!(
+                "{name} leads and is the only member of {0}; `schemadock cluster scale {0} --replicas 1`, then drain \
+                 again, or with --evict",
+                cluster.name
+            )));
+        }
+        (Some(_), false) if cluster.leads(name) => handed_over(scene, cluster, |member| member.host != host)?,
         (Some(_), false) => {}
         (None, _) => gone(scene, cluster, name)?,
     }
@@ -106,17 +114,4 @@ fn dealt_with<'a>(
     memory.added.clear();
     memory.out.clear();
     Err(Step::write(changes, memory, format!("{} is whole", cluster.name)).after(done + 1))
-}
-
-fn handed_over<'a>(scene: &Scene<'a>, cluster: &Cluster<'a>, host: &HostName) -> Goal<'a> {
-    let Some(candidate) = &scene.operation.memory.candidate else {
-        let found = best(cluster, |member| member.host != host && !scene.view.cordons.contains(member.host));
-        let Some(found) = found else {
-            return Err(Step::Wait(format!("a member of {} that can lead elsewhere", cluster.name)));
-        };
-        let what = format!("{found} is to lead");
-        return Err(scene.remember(|memory| memory.candidate = Some(found.clone()), what));
-    };
-    forget_unfit(scene, cluster, candidate)?;
-    led_by(scene, cluster, candidate, false)
 }

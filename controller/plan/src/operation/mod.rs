@@ -79,9 +79,7 @@ pub fn advance(
 }
 
 fn running(scene: &Scene<'_>) -> Option<Advanced> {
-    // A drain takes its locks one after another, each with its first write about the cluster.
-    let drains = matches!(scene.operation.request, Request::Drain { .. });
-    for cluster in scene.operation.clusters.iter().filter(|_| !drains) {
+    for cluster in scene.operation.locks() {
         match scene.view.locks.get(cluster) {
             Some(id) if *id == scene.operation.id => {}
             // Parts of the view are not in step: the lock comes.
@@ -92,7 +90,7 @@ fn running(scene: &Scene<'_>) -> Option<Advanced> {
             }
         }
     }
-    for cluster in scene.operation.clusters.iter().filter(|_| !drains).chain(held(scene)) {
+    for cluster in touched(scene.view, scene.operation) {
         let seen = Cluster::of(scene.view, cluster);
         if let Some(key) = seen.unreadable {
             return waits(scene, format!("{key} to be readable"));
@@ -109,10 +107,8 @@ fn begin(scene: &Scene<'_>) -> Option<Advanced> {
     if operation.cancel {
         return Some(ended(scene, scene.changes(), OperationState::Cancelled, "cancelled before it began"));
     }
-    let drains = matches!(operation.request, Request::Drain { .. });
-    let locked = |cluster: &&ClusterName| scene.view.revision_of(&scene.keys.lock(cluster)).is_some();
-    if let Some(cluster) = operation.clusters.iter().filter(|_| !drains).find(locked) {
-        let other = scene.view.locks.get(cluster).map_or("that cannot be read", String::as_str);
+    let other = operation.locks().iter().find_map(|cluster| Some((cluster, holder(scene, cluster)?)));
+    if let Some((cluster, other)) = other {
         return waits(scene, format!("operation {other}, which holds {cluster}"));
     }
     let refusals = preflight(scene.view, scene.keys, &operation.request, &operation.clusters);
@@ -122,7 +118,7 @@ fn begin(scene: &Scene<'_>) -> Option<Advanced> {
         return Some(ended(scene, scene.changes(), OperationState::Failed, &outcome));
     }
     let mut changes = scene.changes();
-    for cluster in operation.clusters.iter().filter(|_| !drains) {
+    for cluster in operation.locks() {
         changes.put(scene.keys.lock(cluster), &Lock { operation: operation.id.clone() });
     }
     let mut after = operation.clone();
@@ -171,7 +167,7 @@ fn take<'a>(scene: &Scene<'a>, step: Step<'a>) -> Option<Advanced> {
 
 /// Nothing is written for an operation whose locks another one has.
 fn hold(scene: &Scene<'_>, changes: &mut Changes<'_>) {
-    for cluster in scene.operation.clusters.iter().chain(held(scene)) {
+    for cluster in touched(scene.view, scene.operation) {
         changes.judged_by(scene.keys.lock(cluster));
     }
 }
@@ -179,16 +175,29 @@ fn hold(scene: &Scene<'_>, changes: &mut Changes<'_>) {
 fn end(scene: &Scene<'_>, state: OperationState, outcome: &str) -> Advanced {
     let mut changes = scene.changes();
     hold(scene, &mut changes);
-    for cluster in held(scene) {
+    for cluster in held(scene.view, scene.operation) {
         changes.delete(scene.keys.lock(cluster));
     }
     ended(scene, changes, state, outcome)
 }
 
-/// The clusters that it holds: a drain takes them one after another.
-fn held<'a>(scene: &Scene<'a>) -> impl Iterator<Item = &'a ClusterName> {
-    let (view, id) = (scene.view, &scene.operation.id);
-    view.locks.iter().filter(move |(_, holder)| *holder == id).map(|(cluster, _)| cluster)
+/// The operation that holds a cluster; a lock that cannot be read is somebody's.
+fn holder<'a>(scene: &Scene<'a>, cluster: &ClusterName) -> Option<&'a str> {
+    scene.view.revision_of(&scene.keys.lock(cluster))?;
+    Some(scene.view.locks.get(cluster).map_or("that cannot be read", String::as_str))
+}
+
+/// The clusters that an operation holds.
+fn held<'a>(view: &'a FleetView, operation: &'a Operation) -> impl Iterator<Item = &'a ClusterName> {
+    view.locks.iter().filter(|(_, holder)| **holder == operation.id).map(|(cluster, _)| cluster)
+}
+
+/// The clusters that an operation touches now: those it holds, or is to hold from its beginning.
+pub(crate) fn touched<'a>(
+    view: &'a FleetView,
+    operation: &'a Operation,
+) -> impl Iterator<Item = &'a ClusterName> {
+    operation.locks().iter().chain(held(view, operation))
 }
 
 fn ended(scene: &Scene<'_>, changes: Changes<'_>, state: OperationState, outcome: &str) -> Advanced {

@@ -8,7 +8,7 @@ use schemadock_schema::size::Size;
 use schemadock_schema::target::Target;
 use schemadock_schema::{HostName, InstanceName};
 
-use super::step::{Goal, follower, gone, handing_over, led_by, member_name, settled, targets, well};
+use super::step::{Goal, follower, gone, handing_over, led_by, member_name, seen, settled, targets, well};
 use super::{Scene, Step};
 use crate::cluster::{Cluster, Member};
 use crate::placement::{Ask, NoRoom, Place, Rooms, Strategy, place};
@@ -59,16 +59,8 @@ pub(super) fn placed(
     to: Option<&HostName>,
     size: &Size,
 ) -> Result<Place, NoRoom> {
-    let ask = Ask {
-        cluster: cluster.name.clone(),
-        size: size.clone(),
-        port: None,
-        count: 1,
-        zones: Vec::new(),
-        hosts: to.cloned().into_iter().collect(),
-        labels: BTreeMap::new(),
-        without: Default::default(),
-    };
+    let ask =
+        Ask { hosts: to.cloned().into_iter().collect(), ..Ask::new(cluster.name.clone(), size.clone(), 1) };
     let mut places = place(&mut Rooms::of(view), &ask, Strategy::Spread)?;
     Ok(places.remove(0))
 }
@@ -98,11 +90,9 @@ pub(super) fn moved<'a>(
     let Some(new) = new else {
         return Err(added(scene, cluster, old, to, size));
     };
+    seen(scene, cluster)?;
     let Some(member) = cluster.members.get(new) else {
-        return Err(Step::Failed(format!(
-            "the target of {new}, which was to take the place of {}, is gone",
-            old.name
-        )));
+        return Err(Step::Wait(format!("the target of {new}")));
     };
     well(cluster, member)?;
     if cluster.leads(old.name) {

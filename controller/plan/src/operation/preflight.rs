@@ -141,6 +141,11 @@ impl Against<'_> {
     fn led(&mut self, cluster: &Cluster<'_>) {
         let name = cluster.name.as_str();
         match (cluster.meant, cluster.master()) {
+            // Their servers may still be on the way there.
+            (Some(_), Some(_)) if cluster.stopped() => {
+                let hint = format!("schemadock cluster start {name}");
+                self.add(name, "all its members are told to stop", "members that run", Some(hint));
+            }
             (None, _) => self.add(name, "nobody leads it yet", "a master", None),
             (Some(_), None) => self.add(name, "nobody leads it", "a master that is a member", None),
             (Some(_), Some(master)) if !master.alive => {

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use schemadock_schema::operation::Memory;
 use schemadock_schema::request::{REQUEST_SECONDS, Request, RequestKind};
 use schemadock_schema::size::Size;
-use schemadock_schema::status::Phase;
+use schemadock_schema::status::{LAG_WELL, Phase};
 use schemadock_schema::target::{Target, VariableValue};
 use schemadock_schema::{InstanceName, Timestamp};
 
 use super::movement::{moved, room_for};
-use super::step::{Goal, best, forget_unfit, handing_over, led_by, out, targets, well, whole};
+use super::step::{Goal, handed_over, handing_over, out, targets, well, whole};
 use super::{Scene, Step};
 use crate::changes::Changes;
 use crate::cluster::{Cluster, Member};
@@ -75,17 +75,7 @@ fn next_member<'a, 'b>(scene: &Scene<'a>, cluster: &'b Cluster<'a>) -> Goal<'a, 
     if cluster.members.len() == 1 {
         return Ok(Some(master));
     }
-    let candidate = match &scene.operation.memory.candidate {
-        Some(candidate) => candidate.clone(),
-        None => {
-            let found = best(cluster, |member| !scene.view.cordons.contains(member.host));
-            let Some(found) = found else { return Err(Step::Wait("a member that can lead".to_owned())) };
-            let what = format!("{found} is to lead");
-            return Err(scene.remember(|memory| memory.candidate = Some(found.clone()), what));
-        }
-    };
-    forget_unfit(scene, cluster, &candidate)?;
-    led_by(scene, cluster, &candidate, false)?;
+    handed_over(scene, cluster, |_| true)?;
     Err(Step::Wait(format!("{} to be a minion", master.name)))
 }
 
@@ -127,7 +117,16 @@ fn upgraded<'a>(scene: &Scene<'a>, image: &str, soak: u64) -> Goal<'a, String> {
     }
     let late = scene.operation.memory.until.is_some_and(|until| scene.now >= until);
     let late = late && scene.operation.memory.since.is_none();
-    let why = failed(member).or_else(|| member.missing(cluster.policy_revision).filter(|_| late));
+    let runs_well = || match well(&cluster, member) {
+        // What is known of its container may be older, or nothing while Docker is away.
+        Ok(()) if !has(member) => Err(Step::Wait(format!("{name} to run {image}"))),
+        goal => goal,
+    };
+    let unwell = || match runs_well() {
+        Err(Step::Wait(why)) if late => Some(why),
+        _ => None,
+    };
+    let why = failed(member).or_else(unwell);
     if let Some(why) = why {
         return Err(Step::Failed(format!(
             "{name} does not come up well on {image}: {why}; the other members are left as they are. To go back: put \
@@ -136,12 +135,12 @@ fn upgraded<'a>(scene: &Scene<'a>, image: &str, soak: u64) -> Goal<'a, String> {
     }
     match scene.operation.memory.since {
         None => {
-            well(&cluster, member)?;
+            runs_well()?;
             let watched = |memory: &mut Memory| memory.since = Some(scene.now);
             Err(scene.remember(watched, format!("{name} runs {image} and is watched for {soak} s")))
         }
         Some(since) => {
-            let stays_well = has(member) && (cluster.leads(name) || member.follows(5.0));
+            let stays_well = has(member) && (cluster.leads(name) || member.follows(LAG_WELL));
             if !stays_well {
                 // Its receiver may just be started anew; one that comes and goes runs into the bound above.
                 let anew = format!("{name} is not well on {image} for the moment: it is watched anew");
@@ -245,12 +244,6 @@ fn restarted<'a>(scene: &Scene<'a>, cluster: &Cluster<'a>) -> Goal<'a> {
     if cluster.members.values().all(|member| !pending(member)) && scene.operation.memory.current.is_none() {
         return Ok(());
     }
-    let done: Vec<InstanceName> = cluster
-        .members
-        .values()
-        .filter(|member| !pending(member))
-        .map(|member| member.name.clone())
-        .collect();
     let current = scene.operation.memory.current.clone();
     let minion = cluster.minions().find(|member| pending(member) || current.as_ref() == Some(member.name));
     let member = match minion {
@@ -259,17 +252,7 @@ fn restarted<'a>(scene: &Scene<'a>, cluster: &Cluster<'a>) -> Goal<'a> {
             let Some(master) = cluster.master() else { return Err(Step::Wait("a master".to_owned())) };
             if cluster.members.len() > 1 && current.as_ref() != Some(master.name) {
                 whole_but_pending(cluster)?;
-                let candidate = scene.operation.memory.candidate.clone();
-                let Some(candidate) =
-                    candidate.or_else(|| best(cluster, |member| done.contains(member.name)))
-                else {
-                    return Err(Step::Wait("a member that can lead".to_owned()));
-                };
-                if scene.operation.memory.candidate.is_none() {
-                    let what = format!("{candidate} is to lead");
-                    return Err(scene.remember(|memory| memory.candidate = Some(candidate), what));
-                }
-                led_by(scene, cluster, &candidate, false)?;
+                handed_over(scene, cluster, |member| !pending(member))?;
                 return Err(Step::Wait(format!("{} to be a minion", master.name)));
             }
             master

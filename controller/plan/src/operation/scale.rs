@@ -64,16 +64,8 @@ pub(super) fn placed(
     hosts: &[HostName],
 ) -> Result<Vec<Place>, NoRoom> {
     let like = cluster.master().map(|master| master.target);
-    let ask = Ask {
-        cluster: cluster.name.clone(),
-        size: like.map(|target| target.size.clone()).or(cluster.policy.size.clone()).unwrap_or_default(),
-        port: None,
-        count,
-        zones: Vec::new(),
-        hosts: hosts.to_vec(),
-        labels: BTreeMap::new(),
-        without: Default::default(),
-    };
+    let size = like.map(|target| target.size.clone()).or(cluster.policy.size.clone()).unwrap_or_default();
+    let ask = Ask { hosts: hosts.to_vec(), ..Ask::new(cluster.name.clone(), size, count) };
     place(&mut Rooms::of(view), &ask, Strategy::Spread)
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use schemadock_schema::leadership::LeadershipPhase;
 use schemadock_schema::operation::Memory;
+use schemadock_schema::status::{LAG_CLOSE, LAG_WELL};
 use schemadock_schema::target::{Promotion, Role, Target};
 use schemadock_schema::{ClusterName, HostName, InstanceName, Timestamp};
 
@@ -15,8 +16,6 @@ use crate::changes::Changes;
 use crate::cluster::{Cluster, Member};
 use crate::durability::{self, Change};
 
-/// How far behind a candidate may be when a handover begins, in seconds.
-const CANDIDATE_LAG: f64 = 2.0;
 /// How often a handover that was taken back is tried again within a longer operation.
 const TRIES: u32 = 3;
 
@@ -125,7 +124,7 @@ pub(crate) fn out<'a>(scene: &Scene<'a>, cluster: &Cluster<'_>, name: &InstanceN
         return Err(scene.remember(|memory| memory.out = vec![name.clone()], what));
     }
     // Without acknowledgements its place promises nothing.
-    let counts = cluster.meant.is_some_and(|record| record.acks > 0 || record.acks_next.is_some());
+    let counts = cluster.meant.is_some_and(|record| record.acks_wanted() > 0);
     if counts && cluster.votes(name) {
         let why = match durability::change(cluster, scene.since, scene.now, scene.bounds) {
             Change::Wait(why) => format!(", and that waits for {why}"),
@@ -155,7 +154,7 @@ pub(crate) fn well<'a>(cluster: &Cluster<'_>, member: &Member<'_>) -> Goal<'a> {
     if let Some(missing) = member.missing(cluster.policy_revision) {
         return Err(Step::Wait(missing));
     }
-    if !cluster.leads(member.name) && !member.follows(5.0) {
+    if !cluster.leads(member.name) && !member.follows(LAG_WELL) {
         return Err(Step::Wait(format!("{} to catch up", member.name)));
     }
     Ok(())
@@ -189,20 +188,36 @@ pub(crate) fn gone<'a>(scene: &Scene<'a>, cluster: &Cluster<'a>, name: &Instance
     Ok(())
 }
 
-/// The best member to lead, of those that may.
+/// The best member to lead, of those that may: one of the voters, where there are any.
 pub(crate) fn best(cluster: &Cluster<'_>, may: impl Fn(&Member<'_>) -> bool) -> Option<InstanceName> {
     let rank = |member: &&Member<'_>| {
-        let wished = match member.target.promotion {
-            Promotion::Prefer => 0,
-            Promotion::Neutral => 1,
-            Promotion::Never => 2,
-        };
+        let wished = member.target.promotion != Promotion::Prefer;
         let behind = member.status.and_then(|status| status.source.as_ref()?.lag_seconds).unwrap_or(0.0);
-        (wished, !cluster.votes(member.name), behind.floor() as u64, member.name.clone())
+        (wished, behind.floor() as u64, member.name.clone())
     };
+    let any = cluster.minions().any(|member| cluster.votes(member.name));
     let fit = cluster.minions().filter(|member| unfit(cluster, member).is_none() && may(member));
+    let fit = fit.filter(|member| !any || cluster.votes(member.name));
     let fit = fit.filter(|member| member.target.promotion != Promotion::Never);
     fit.min_by_key(rank).map(|member| member.name.clone())
+}
+
+/// One of those that may leads, whichever is best; another one where that cannot any more.
+pub(crate) fn handed_over<'a>(
+    scene: &Scene<'a>,
+    cluster: &Cluster<'a>,
+    may: impl Fn(&Member<'_>) -> bool,
+) -> Goal<'a> {
+    let Some(candidate) = &scene.operation.memory.candidate else {
+        let found = best(cluster, |member| !scene.view.cordons.contains(member.host) && may(member));
+        let Some(found) = found else {
+            return Err(Step::Wait(format!("a member of {} that can lead", cluster.name)));
+        };
+        let what = format!("{found} is to lead");
+        return Err(scene.remember(|memory| memory.candidate = Some(found), what));
+    };
+    forget_unfit(scene, cluster, candidate)?;
+    led_by(scene, cluster, candidate, false)
 }
 
 /// A candidate that nobody named, and that cannot lead any more, is no candidate.
@@ -242,7 +257,7 @@ pub(crate) fn unfit(cluster: &Cluster<'_>, member: &Member<'_>) -> Option<String
     if member.status.is_some_and(|status| status.foreign.is_some()) {
         return Some(format!("{name} has transactions that its master lacks"));
     }
-    if !member.follows(CANDIDATE_LAG) {
+    if !member.follows(LAG_CLOSE) {
         let said = member.status.map(|status| match &status.source {
             _ if !status.message.is_empty() => status.message.clone(),
             Some(source) => format!(
@@ -330,12 +345,11 @@ pub(crate) fn led_by<'a>(
     if let Some(member) = behind {
         return Err(Step::Wait(format!("{} to have in force who votes", member.name)));
     }
-    // Those that move behind the candidate first must be there (leadership design, Switchover 2).
-    let movers = record.voters.len().saturating_sub(record.acks.max(1) as usize);
-    let others = record.voters.iter().map(|voter| &voter.name).filter(|name| *name != to).take(movers);
-    for name in others {
-        if cluster.members.get(name).is_none_or(|member| !member.follows(CANDIDATE_LAG)) {
-            return Err(Step::Wait(format!("{name} to follow closely")));
+    // Those that move behind the candidate first must be there (leadership design, Switchover 2). What they have received
+    // counts, not what they have applied.
+    for name in record.movers(Some(to)).map(|voter| &voter.name) {
+        if cluster.members.get(name).is_none_or(|member| !member.follows(f64::INFINITY)) {
+            return Err(Step::Wait(format!("{name} to receive from its master")));
         }
     }
     let mut after = record.clone();
@@ -402,6 +416,8 @@ pub(crate) fn member_name(
         let ends = |name: &InstanceName| name.as_str().ends_with(&tail);
         scene.view.targets_of(cluster).any(|(name, _)| ends(name))
             || taken.iter().any(ends)
+            // Data set aside under a name are taken up with it, and may be those of a deleted cluster of this name.
+            || scene.view.hosts.values().flat_map(|host| &host.retired).any(|kept| ends(&kept.instance))
             || scene
                 .view
                 .statuses

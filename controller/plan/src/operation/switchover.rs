@@ -2,8 +2,9 @@
 
 use schemadock_schema::InstanceName;
 use schemadock_schema::operation::Memory;
+use schemadock_schema::status::LAG_WELL;
 
-use super::step::{Goal, best, led_by};
+use super::step::{Goal, best, forget_unfit, led_by};
 use super::{Scene, Step};
 
 /// How long it waits until it can begin, in milliseconds; what stands in its way longer is for a person.
@@ -39,6 +40,9 @@ fn switched<'a>(scene: &Scene<'a>, to: Option<&InstanceName>) -> Goal<'a, String
         };
         return Err(scene.remember(choose, what));
     };
+    if to.is_none() {
+        forget_unfit(scene, &cluster, candidate)?;
+    }
     if let Err(step) = led_by(scene, &cluster, candidate, true) {
         let late = !begun && scene.longer(began, BEGIN_WITHIN);
         return Err(match step {
@@ -52,7 +56,7 @@ fn switched<'a>(scene: &Scene<'a>, to: Option<&InstanceName>) -> Goal<'a, String
     let outcome = format!("{candidate} leads {} in term {term}", cluster.name);
     let before = memory.led.as_ref().filter(|before| *before != candidate);
     let Some(before) =
-        before.and_then(|name| cluster.members.get(name)).filter(|before| !before.follows(5.0))
+        before.and_then(|name| cluster.members.get(name)).filter(|before| !before.follows(LAG_WELL))
     else {
         return Ok(outcome);
     };

@@ -4,12 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use schemadock_controller_plan::plan::plan;
+use schemadock_controller_plan::plan::{Planned, all_clusters, plan};
 use schemadock_controller_plan::since::{Bounds, Since};
 use schemadock_controller_plan::view::{FleetView, Raw};
 use schemadock_schema::keys::Keys;
 use schemadock_schema::leadership::{Handover, Leadership, LeadershipPhase, LineageEntry};
-use schemadock_schema::operation::{Operation, OperationState, Request};
+use schemadock_schema::operation::{Operation, Request};
 use schemadock_schema::proposal::{Guard, Proposal, Write};
 use schemadock_schema::target::{Role, Target};
 use schemadock_schema::{ClusterName, Timestamp};
@@ -53,6 +53,8 @@ pub(crate) struct World {
     servers: BTreeMap<String, Server>,
     pub(crate) dead: BTreeSet<String>,
     since: Since,
+    /// What a controller remembers that looks only where something has changed.
+    follower: Follower,
     made: u32,
     /// How each handover is to end, one after another: `true` as wished.
     pub(crate) handovers: Vec<bool>,
@@ -62,6 +64,31 @@ pub(crate) struct World {
 }
 
 pub(crate) const PORT: u16 = 3306;
+
+/// A controller that looks at the clusters with news, and at those that are restless.
+#[derive(Default)]
+struct Follower {
+    seen: FleetView,
+    due: BTreeSet<ClusterName>,
+    since: Since,
+}
+
+impl Follower {
+    fn plan(&mut self, view: FleetView, keys: &Keys, now: Timestamp) -> Planned {
+        let all: BTreeSet<&String> = self.seen.revisions.keys().chain(view.revisions.keys()).collect();
+        for key in all {
+            if self.seen.revision_of(key) != view.revision_of(key) {
+                self.due.extend(self.seen.concerned(keys, key));
+                self.due.extend(view.concerned(keys, key));
+            }
+        }
+        self.since.notice(&view, &self.due, now);
+        let planned = plan(&view, keys, &self.due, &self.since, now, &Bounds::default());
+        self.due.clone_from(&planned.restless);
+        self.seen = view;
+        planned
+    }
+}
 
 impl World {
     pub(crate) fn new(hosts: u32) -> World {
@@ -73,6 +100,7 @@ impl World {
             servers: BTreeMap::new(),
             dead: BTreeSet::new(),
             since: Since::default(),
+            follower: Follower::default(),
             made: 0,
             handovers: Vec::new(),
             bad_images: BTreeSet::new(),
@@ -168,22 +196,7 @@ impl World {
             let here: BTreeSet<ClusterName> = here.filter_map(|(_, stored)| stored.cluster.clone()).collect();
             clusters.extend(here);
         }
-        let operation = Operation {
-            id: id.clone(),
-            request,
-            clusters,
-            state: OperationState::Queued,
-            step: None,
-            waiting_on: None,
-            progress: Default::default(),
-            plan: Vec::new(),
-            requested_by: "test".to_owned(),
-            requested_at: self.now(),
-            updated_at: self.now(),
-            outcome: None,
-            cancel: false,
-            memory: Default::default(),
-        };
+        let operation = Operation::queued(id.clone(), request, clusters, "test", self.now());
         self.put(&format!("operations/{id}"), &json!(operation));
         id
     }
@@ -195,11 +208,19 @@ impl World {
     /// A controller plans; it dies after `lives` writes.
     pub(crate) fn controller(&mut self, lives: usize) -> bool {
         let view = self.view();
-        self.since.notice(&view, self.now());
+        let all = all_clusters(&view);
+        self.since.notice(&view, &all, self.now());
         let bounds = Bounds::default();
-        let doings = plan(&view, &self.keys, &self.since, self.now(), &bounds);
+        let planned = plan(&view, &self.keys, &all, &self.since, self.now(), &bounds);
+        let said = |planned: &Planned| planned.doings.iter().map(|one| one.what.clone()).collect::<Vec<_>>();
+        let followed = self.follower.plan(view, &self.keys, self.now());
+        assert_eq!(
+            said(&followed),
+            said(&planned),
+            "a controller that looks only where something has changed"
+        );
         let mut wrote = false;
-        for doing in doings.into_iter().take(lives) {
+        for doing in planned.doings.into_iter().take(lives) {
             if self.commit(&doing.proposal) {
                 self.said.push(doing.what.clone());
                 wrote = true;

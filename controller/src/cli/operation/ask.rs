@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use schemadock_controller_plan::operation::foresee;
-use schemadock_schema::operation::{Operation, OperationState, Progress, Request};
+use schemadock_schema::operation::{Operation, Progress, Request};
 use schemadock_schema::proposal::{Guard, Proposal, Write};
 use schemadock_schema::{ClusterName, Timestamp};
 use schemadock_store::{Committed, Selector, StoreError};
@@ -177,20 +177,9 @@ fn document(
     plan: Vec<String>,
 ) -> Operation {
     Operation {
-        id: id.to_owned(),
-        request: wanted.request.clone(),
-        clusters,
-        state: OperationState::Queued,
-        step: None,
-        waiting_on: None,
         progress: Progress { done: 0, total: u32::try_from(plan.len()).unwrap_or(u32::MAX) },
         plan,
-        requested_by: ctx.who.clone(),
-        requested_at: now,
-        updated_at: now,
-        outcome: None,
-        cancel: false,
-        memory: Default::default(),
+        ..Operation::queued(id.to_owned(), wanted.request.clone(), clusters, &ctx.who, now)
     }
 }
 

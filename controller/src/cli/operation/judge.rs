@@ -93,11 +93,7 @@ fn holder<'a>(seen: &'a Seen, cluster: &ClusterName) -> Option<(&'a str, Option<
         return Some((id, seen.operations.get(id).map(|stored| &stored.value)));
     }
     // A drain takes one cluster after another; what it does not hold yet it waits for.
-    let waits = |operation: &Operation| {
-        !operation.state.is_over()
-            && operation.clusters.contains(cluster)
-            && !matches!(operation.request, Request::Drain { .. })
-    };
+    let waits = |operation: &Operation| !operation.state.is_over() && operation.locks().contains(cluster);
     let next = seen.operations.values().map(|stored| &stored.value).find(|operation| waits(operation))?;
     Some((&next.id, Some(next)))
 }

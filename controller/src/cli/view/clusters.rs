@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use schemadock_controller_plan::cluster::Cluster;
 use schemadock_schema::leadership::{Durability, Leadership};
 use schemadock_schema::operation::Operation;
 use schemadock_schema::policy::{ClusterPolicy, FailoverMode};
@@ -27,6 +28,8 @@ pub struct ClusterRow<'a> {
     pub operation: Option<&'a str>,
     /// The same as it stands, where operations were read.
     pub held: Option<&'a Operation>,
+    /// What is missing until the durability is as wished; without a controller in office nobody sees to that.
+    pub missing: Option<String>,
     /// What somebody should look at.
     pub warnings: Vec<String>,
 }
@@ -64,6 +67,7 @@ pub fn clusters(seen: &Seen) -> Vec<ClusterRow<'_>> {
                     .and_then(|id| seen.operations.get(id))
                     .map(|stored| &stored.value),
                 members,
+                missing: missing_durability(seen, &name),
                 warnings: Vec::new(),
                 name,
             };
@@ -73,15 +77,22 @@ pub fn clusters(seen: &Seen) -> Vec<ClusterRow<'_>> {
         .collect()
 }
 
+/// What is missing until the durability of a cluster is as wished, where a controller is in office.
+pub fn missing_durability(seen: &Seen, cluster: &ClusterName) -> Option<String> {
+    seen.controller.as_ref()?;
+    Cluster::of(seen, cluster).missing_durability()
+}
+
 impl ClusterRow<'_> {
     /// The master that leadership names.
     pub fn master(&self) -> Option<&InstanceName> {
         self.record?.master.as_ref()
     }
 
-    /// All members are as they are to be.
+    /// All members are as they are to be, and so is the durability.
     pub fn converged(&self) -> bool {
-        !self.members.is_empty() && self.members.iter().all(|member| member.converged || !member.wished)
+        let all = self.members.iter().all(|member| member.converged || !member.wished);
+        !self.members.is_empty() && all && self.missing.is_none()
     }
 
     /// Whether clients can write somewhere.

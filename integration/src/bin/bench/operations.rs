@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use schemadock_integration::fleet::{Fleet, Options, Sql};
+use schemadock_schema::Timestamp;
 
 use crate::floor::Server;
 use crate::{Line, median};
@@ -30,24 +31,74 @@ async fn gaps(fleet: &Fleet, switchovers: u32) -> Vec<Line> {
     let roamer = fleet.roamer(SHOP).await;
     roamer.more(200).await;
     let quiet = roamer.look().gap;
-    let mut gaps = Vec::new();
+    let (mut gaps, mut steps) = (Vec::new(), Vec::new());
     for number in 1..=switchovers {
         roamer.look();
         fleet.done(&["cluster", "switchover", SHOP]).await;
         roamer.more(50).await;
-        gaps.push(roamer.look().gap.as_secs_f64() * 1e3);
+        let seen = roamer.look();
+        gaps.push(seen.gap.as_secs_f64() * 1e3);
         eprintln!("switchover {number} of {switchovers}: {:.1} ms", gaps.last().copied().unwrap_or(0.0));
+        steps.push(steps_of_the_last(fleet, seen.around));
     }
     let ledger = roamer.stop().await;
     fleet.verify(SHOP, &ledger).await;
     let least = gaps.iter().copied().fold(f64::INFINITY, f64::min);
     let most = gaps.iter().copied().fold(0.0, f64::max);
-    vec![
+    let mut lines = vec![
         Line::plain("longest gap without a switchover", quiet.as_secs_f64() * 1e3, "ms"),
         Line::plain("write gap of a switchover, least", least, "ms"),
         Line::at_most("write gap of a switchover, median", median(gaps), "ms", 15.0),
         Line::at_most("write gap of a switchover, most", most, "ms", 60.0),
-    ]
+    ];
+    for (at, (_, what)) in STEPS.iter().enumerate().skip(1) {
+        let took = steps
+            .iter()
+            .filter_map(|times| Some(times[at]?.duration_since(times[at - 1]?).as_secs_f64() * 1e3));
+        lines.push(Line::plain(what, median(took.collect()), "ms"));
+    }
+    lines
+}
+
+/// What the agents log of a handover, in order, and what lies between such a line and the one before.
+const STEPS: [(&str, &str); 13] = [
+    ("", ""),
+    ("freeze begun", "  the client's last acknowledgement was before"),
+    ("freeze returned", "  the old master's super_read_only returns"),
+    ("final set published", "  its final set is in etcd"),
+    ("final set seen", "  the new one's agent has read it"),
+    ("caught up", "  it has applied it"),
+    ("receives no more", "  its receiver is stopped"),
+    ("decided", "  the decision is in etcd"),
+    ("opening: super_read_only", "  its super_read_only is off"),
+    ("opening: accounts", "  others are shut out"),
+    ("opening: marker", "  the marker is acknowledged"),
+    ("opened", "  it is open"),
+    ("", "  the client's first acknowledgement"),
+];
+
+/// When each step of the newest term's handover was logged, between the client's acknowledgements around it.
+fn steps_of_the_last(fleet: &Fleet, around: (Timestamp, Timestamp)) -> [Option<Timestamp>; STEPS.len()] {
+    let mut newest = (0, [None; STEPS.len()]);
+    for line in fleet.agents.iter().flat_map(|agent| {
+        let text = agent.log_text();
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    }) {
+        let term =
+            line.split_once(" term=").and_then(|(_, rest)| rest.split(' ').next()?.parse::<u64>().ok());
+        let step = STEPS.iter().position(|(text, _)| line.contains(&format!(": {text} instance=")));
+        let at = line.split(' ').next().and_then(|text| text.parse::<Timestamp>().ok());
+        let (Some(term), Some(step), Some(at)) = (term, step, at) else { continue };
+        if term > newest.0 {
+            newest = (term, [None; STEPS.len()]);
+        }
+        if term == newest.0 {
+            newest.1[step] = Some(at);
+        }
+    }
+    let (_, mut times) = newest;
+    (times[0], times[STEPS.len() - 1]) = (Some(around.0), Some(around.1));
+    times
 }
 
 /// Writes a second with 1, 8 and 32 writers, here and by hand in turn.

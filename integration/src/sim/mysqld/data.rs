@@ -14,6 +14,8 @@ pub(in crate::sim) struct Data {
     /// In `auto.cnf`; made at the first start.
     pub(in crate::sim) uuid: Option<String>,
     pub(in crate::sim) executed: GtidSet,
+    /// In the binary log and sent to replicas, but not committed: it waits for acknowledgements.
+    pub(in crate::sim) written: GtidSet,
     pub(in crate::sim) purged: GtidSet,
     /// By user and host part.
     pub(in crate::sim) accounts: BTreeMap<(String, String), AccountKept>,
@@ -54,6 +56,7 @@ impl Data {
             complete: true,
             uuid: None,
             executed: GtidSet::new(),
+            written: GtidSet::new(),
             purged: GtidSet::new(),
             accounts: BTreeMap::from([(("root".to_owned(), "localhost".to_owned()), root)]),
             channel: None,
@@ -71,16 +74,33 @@ impl Data {
         }
     }
 
+    /// What its replicas get.
+    pub(in crate::sim) fn sent(&self) -> GtidSet {
+        self.executed.union(&self.written)
+    }
+
     /// Commits a transaction of its own and returns it.
     pub(in crate::sim) fn commit(&mut self) -> GtidSet {
-        let uuid = self.uuid.clone().unwrap_or_default();
-        let mut number = self.executed.of_uuid(&uuid).count() + 1;
+        let gtid = self.next();
+        self.executed = self.executed.union(&gtid);
+        gtid
+    }
+
+    /// Writes a transaction of its own to the binary log and returns it.
+    pub(in crate::sim) fn write(&mut self) -> GtidSet {
+        let gtid = self.next();
+        self.written = self.written.union(&gtid);
+        gtid
+    }
+
+    fn next(&self) -> GtidSet {
+        let (uuid, taken) = (self.uuid.clone().unwrap_or_default(), self.sent());
+        let mut number = taken.of_uuid(&uuid).count() + 1;
         let mut gtid = single(&uuid, number);
-        while self.executed.contains(&gtid) {
+        while taken.contains(&gtid) {
             number += 1;
             gtid = single(&uuid, number);
         }
-        self.executed = self.executed.union(&gtid);
         gtid
     }
 

@@ -5,6 +5,8 @@ use schemadock_agent_plan::observed::ThreadState;
 use super::server::Server;
 use crate::sim::world::{Happening, Pid, State};
 
+/// How long a slow server takes for what others do in milliseconds, in microseconds.
+const SLOWLY: std::ops::Range<u64> = 10_000..500_000;
 /// MySQL: the source refuses to send (purged), and: both have one `server_uuid`.
 const FATAL: u32 = 13114;
 const EQUAL_UUIDS: u32 = 13117;
@@ -17,6 +19,7 @@ impl State {
     pub(in crate::sim) fn take_its_course(&mut self) {
         let pids: Vec<Pid> = self.servers.keys().copied().collect();
         for pid in pids {
+            self.freeze_when_idle(pid);
             let server = &self.servers[&pid];
             if !server.up || server.paused {
                 continue;
@@ -33,10 +36,10 @@ impl State {
                 match server.source.and_then(|source| self.servers.get(&source)) {
                     None => lost = true,
                     Some(source) => {
-                        let there = &self.data[&source.data].executed;
+                        let there = self.data[&source.data].sent();
                         let here = executed.union(&channel.retrieved);
                         let silent = source.paused || self.apart(&server.host, &source.host);
-                        arrives = !silent && !server.receiver.busy && !here.contains(there);
+                        arrives = !silent && !server.receiver.busy && !here.contains(&there);
                     }
                 }
             }
@@ -56,13 +59,14 @@ impl State {
                 self.with_receiver(pid, |server| server.receiver.busy = true);
                 self.later(after, Happening::Connect(pid));
             }
+            let slow = self.servers[&pid].slow;
             if arrives {
                 self.with_receiver(pid, |server| server.receiver.busy = true);
-                self.later(500..8_000, Happening::Arrive(pid));
+                self.later(if slow { SLOWLY } else { 500..8_000 }, Happening::Arrive(pid));
             }
             if applies {
                 self.with_receiver(pid, |server| server.applier.busy = true);
-                self.later(500..20_000, Happening::Apply(pid));
+                self.later(if slow { SLOWLY } else { 500..20_000 }, Happening::Apply(pid));
             }
         }
     }
@@ -133,12 +137,13 @@ impl State {
         if source.paused || self.apart(&self.servers[&pid].host, &source.host) {
             return;
         }
-        let there = self.data[&source.data].executed.clone();
+        let (source, there) = (source.pid, self.data[&source.data].sent());
         let Some(data) = self.data.get_mut(&own) else { return };
         let news = there.minus(&data.received());
         if let Some(channel) = &mut data.channel {
             channel.retrieved = channel.retrieved.union(&news);
         }
+        self.acknowledges(pid, source, &news);
     }
 
     pub(in crate::sim) fn transactions_are_applied(&mut self, pid: Pid) {

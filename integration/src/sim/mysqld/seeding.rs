@@ -79,6 +79,7 @@ impl State {
         });
         data.purged = donor.executed.clone();
         data.executed = donor.executed;
+        data.written = Default::default();
         data.accounts = donor.accounts;
         data.channel = channel;
         data.gutted = donor.gutted;
@@ -102,6 +103,7 @@ impl State {
     pub(super) fn end_session(&mut self, pid: Pid, session: u64) {
         let Some(server) = self.servers.get_mut(&pid) else { return };
         server.sessions.remove(&session);
+        server.freezing.take_if(|freezing| *freezing == session);
         if server.cloning.as_ref().is_some_and(|cloning| cloning.session == session) {
             let data = server.data;
             server.cloning = None;

@@ -10,6 +10,7 @@ use schemadock_schema::gtid::GtidSet;
 use schemadock_schema::{HostName, InstanceName};
 use tokio::time::Instant;
 
+use super::semisync::Waiting;
 use crate::sim::containers::{START_FAILS, VERSION};
 use crate::sim::disk::instance_at;
 use crate::sim::world::{DataId, Happening, Pid, State};
@@ -24,6 +25,8 @@ pub(in crate::sim) struct Server {
     /// It listens.
     pub(in crate::sim) up: bool,
     pub(in crate::sim) paused: bool,
+    /// It takes its time to receive and to apply.
+    pub(in crate::sim) slow: bool,
     pub(in crate::sim) since: Instant,
     pub(in crate::sim) address: String,
     pub(in crate::sim) port: u16,
@@ -37,7 +40,12 @@ pub(in crate::sim) struct Server {
     pub(in crate::sim) acks: u32,
     /// Commits that were acknowledged, and those that wait.
     pub(in crate::sim) answered: u64,
-    pub(in crate::sim) waiting: u32,
+    pub(in crate::sim) waiting: Vec<Waiting>,
+    /// The last ticket of a commit, and up to which one each replica has acknowledged, by `server_id`.
+    pub(super) ticket: u64,
+    pub(super) acknowledged: BTreeMap<u32, u64>,
+    /// The session whose `super_read_only=ON` waits for commits.
+    pub(super) freezing: Option<u64>,
     pub(in crate::sim) semi_sync_replica: bool,
     /// The receiver was started with it.
     pub(in crate::sim) acknowledging: bool,
@@ -131,6 +139,7 @@ impl State {
             data,
             up: false,
             paused: false,
+            slow: false,
             since: Instant::now(),
             address: variables.get("bind_address").cloned().unwrap_or_default(),
             port: number("port") as u16,
@@ -141,7 +150,10 @@ impl State {
             semi_sync_source: false,
             acks: 1,
             answered: 0,
-            waiting: 0,
+            waiting: Vec::new(),
+            ticket: 0,
+            acknowledged: BTreeMap::new(),
+            freezing: None,
             semi_sync_replica: false,
             acknowledging: false,
             receiver: Thread::off(),
@@ -186,6 +198,8 @@ impl State {
         let uuid = self.uuid();
         if let Some(data) = self.data.get_mut(&data) {
             data.uuid.get_or_insert(uuid);
+            data.executed = data.sent();
+            data.written = GtidSet::new();
             if let Some(text) = init.flatten() {
                 data.run_init(&text);
             }
@@ -249,7 +263,7 @@ impl State {
             server_id: server.server_id,
             version: VERSION.to_owned(),
             offline_mode: server.offline_mode,
-            super_read_only: server.super_read_only,
+            super_read_only: server.super_read_only || server.freezing.is_some(),
             read_only: server.read_only,
             gtid_executed: data.executed.clone(),
             gtid_purged: data.purged.clone(),
@@ -260,12 +274,19 @@ impl State {
                 working: server.semi_sync_source,
                 clients: self.receivers_of(server.pid).filter(|receiver| receiver.acknowledging).count()
                     as u32,
-                waiting: server.waiting,
+                waiting: server.waiting.len() as u32,
                 answered: server.answered,
+                unanswered: 0,
             },
             semi_sync_replica: server.semi_sync_replica,
             acknowledging: server.acknowledging,
             receivers: self.receivers_of(server.pid).filter_map(|receiver| self.user_of(receiver)).collect(),
+            acknowledgers: self
+                .receivers_of(server.pid)
+                .filter(|receiver| receiver.acknowledging)
+                .filter_map(|receiver| self.user_of(receiver))
+                .collect(),
+            events: server.flag("event_scheduler"),
             uptime: server.since.elapsed().as_secs(),
         }
     }
@@ -280,18 +301,6 @@ impl State {
     /// The account by which a server receives.
     pub(super) fn user_of(&self, server: &Server) -> Option<String> {
         self.data[&server.data].channel.as_ref().map(|channel| channel.user.clone())
-    }
-
-    /// Whether enough acknowledging receivers hold what this process has committed.
-    pub(super) fn acknowledged(&self, pid: Pid, gtids: &GtidSet) -> bool {
-        let Some(server) = self.servers.get(&pid) else { return false };
-        if !server.semi_sync_source {
-            return true;
-        }
-        let holds = |receiver: &&Server| {
-            receiver.acknowledging && self.data[&receiver.data].received().contains(gtids)
-        };
-        self.receivers_of(pid).filter(holds).count() as u32 >= server.acks
     }
 
     pub(super) fn source_seen(&self, server: &Server, account: &str) -> SourceSeen {

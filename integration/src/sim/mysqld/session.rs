@@ -1,9 +1,10 @@
 //! The verbs of a session.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use schemadock_agent::mysqld::{MysqlError, ScheduledEvent, Session, SourceSpec};
+use schemadock_agent::mysqld::{MysqlError, Position, ScheduledEvent, Session, SourceSpec};
 use schemadock_agent_plan::accounts::{Account, AccountKind};
 use schemadock_agent_plan::observed::{
     AccountSeen, CloneSeen, ServerSeen, SourceSeen, ThreadState, Variables,
@@ -42,6 +43,19 @@ impl Session for SimSession {
         self.look("the observation", State::server_seen).await
     }
 
+    async fn position(&mut self) -> Result<Position, MysqlError> {
+        self.look("the look at the position", |state, server| {
+            let seen = state.server_seen(server);
+            Position {
+                server_uuid: seen.server_uuid,
+                super_read_only: seen.super_read_only,
+                follows: seen.channel.is_some(),
+                executed: seen.gtid_executed,
+            }
+        })
+        .await
+    }
+
     async fn observe_source(&mut self, account: &str) -> Result<SourceSeen, MysqlError> {
         self.look("the look at the source", |state, server| state.source_seen(server, account)).await
     }
@@ -72,22 +86,48 @@ impl Session for SimSession {
 
     async fn set_offline_mode(&mut self, on: bool) -> Result<(), MysqlError> {
         let what = if on { "offline_mode=ON" } else { "offline_mode=OFF" };
-        self.set(what, |server, _| {
+        self.change(what, |state, pid| {
+            let server = state.server_and_data(pid).0;
             server.offline_mode = on;
+            let told = format!("{}: {} is told: {what}", server.host, server.instance);
+            state.note(told);
+            if on {
+                state.clients_are_cut_off(pid);
+            }
             Ok(())
         })
         .await
     }
 
-    async fn set_super_read_only(&mut self, on: bool, _deadline: Duration) -> Result<(), MysqlError> {
+    async fn set_super_read_only(&mut self, on: bool, deadline: Duration) -> Result<(), MysqlError> {
         let what = if on { "super_read_only=ON" } else { "super_read_only=OFF" };
+        let own = self.id;
         self.set(what, |server, _| {
-            server.super_read_only = on;
-            server.read_only |= on;
-            server.by_hand &= !on;
+            // It comes into force as soon as no commit is under way.
+            server.freezing = (on && !server.super_read_only).then_some(own);
+            server.super_read_only &= on;
             Ok(())
         })
-        .await
+        .await?;
+        if !on {
+            return Ok(());
+        }
+        let until = Instant::now() + deadline;
+        loop {
+            let freezes = |_: &State, server: &Server| (server.freezing == Some(own), server.super_read_only);
+            match self.look(what, freezes).await? {
+                (false, true) => return Ok(()),
+                (false, false) => return refused(what, 1317, "the statement was ended"),
+                (true, _) if Instant::now() >= until => {
+                    self.set("the end of a freeze", |server, _| {
+                        server.freezing.take_if(|freezing| *freezing == own);
+                        Ok(())
+                    })
+                    .await?;
+                }
+                (true, _) => tokio::time::sleep(STEP).await,
+            }
+        }
     }
 
     async fn set_read_only(&mut self, on: bool) -> Result<(), MysqlError> {
@@ -102,39 +142,39 @@ impl Session for SimSession {
 
     async fn marker(&mut self, deadline: Duration) -> Result<(), MysqlError> {
         const WHAT: &str = "the marker";
-        let gtid = self
-            .change(WHAT, |state, pid| {
-                let (server, data) = state.server_and_data(pid);
-                if server.super_read_only {
-                    return refused(WHAT, 1290, "the server is super_read_only");
-                }
-                server.waiting += u32::from(server.semi_sync_source);
-                let gtid = data.commit();
-                let told = format!("{}: {} commits a marker", server.host, server.instance);
-                state.note(told);
-                Ok(gtid)
-            })
-            .await?;
         let until = Instant::now() + deadline;
-        while !self.look(WHAT, |state, server| state.acknowledged(server.pid, &gtid)).await? {
+        // Behind a freeze that waits, every commit waits.
+        while self.look(WHAT, |_, server| server.freezing.is_some()).await? {
             if Instant::now() >= until {
                 return Err(self.late(WHAT, deadline));
             }
             tokio::time::sleep(STEP).await;
         }
-        self.change(WHAT, |state, pid| {
-            let (server, _) = state.server_and_data(pid);
-            server.waiting = server.waiting.saturating_sub(1);
-            server.answered += 1;
-            Ok(())
-        })
-        .await
+        let ticket = self
+            .change(WHAT, |state, pid| {
+                let server = &state.servers[&pid];
+                if server.super_read_only {
+                    return refused(WHAT, 1290, "the server is super_read_only");
+                }
+                state.note(format!("{}: {} commits a marker", server.host, server.instance));
+                Ok(state.commit(pid, false))
+            })
+            .await?;
+        let waits = |server: &Server| server.waiting.iter().any(|commit| Some(commit.ticket) == ticket);
+        while self.look(WHAT, |_, server| waits(server)).await? {
+            if Instant::now() >= until {
+                return Err(self.late(WHAT, deadline));
+            }
+            tokio::time::sleep(STEP).await;
+        }
+        Ok(())
     }
 
     async fn set_semi_sync_source(&mut self, acks: Option<u32>) -> Result<(), MysqlError> {
-        self.set("semi-sync towards replicas", |server, _| {
-            server.semi_sync_source = acks.is_some();
-            server.acks = acks.unwrap_or(server.acks);
+        self.change("semi-sync towards replicas", |state, pid| {
+            let server = &state.servers[&pid];
+            state.note(format!("{}: {} waits for {acks:?} acknowledgements", server.host, server.instance));
+            state.set_semi_sync(pid, acks);
             Ok(())
         })
         .await
@@ -310,6 +350,21 @@ impl Session for SimSession {
         .await
     }
 
+    async fn end_acknowledgers(&mut self, kept: &BTreeSet<String>) -> Result<BTreeSet<String>, MysqlError> {
+        let users = self
+            .look("the end of strangers", |state, server| {
+                let acknowledging = state.receivers_of(server.pid).filter(|receiver| receiver.acknowledging);
+                let users = acknowledging.filter_map(|receiver| state.user_of(receiver));
+                users.filter(|user| !kept.contains(user)).collect::<BTreeSet<String>>()
+            })
+            .await?;
+        let list: Vec<String> = users.iter().cloned().collect();
+        if !list.is_empty() {
+            self.end_sessions_of(&list).await?;
+        }
+        Ok(users)
+    }
+
     async fn end_sessions_of(&mut self, users: &[String]) -> Result<u32, MysqlError> {
         self.change("the end of receivers", |state, pid| {
             let cut = state
@@ -379,6 +434,8 @@ impl Session for SimSession {
             for id in &ended {
                 state.end_session(pid, *id);
             }
+            // A statement outlives the session that asked for it; it is the same user's.
+            state.server_and_data(pid).0.freezing.take_if(|freezing| *freezing != own);
             Ok(ended.len() as u32)
         })
         .await

@@ -46,6 +46,9 @@ fn documents_of_a_minion() {
         ("another image", Case::minion().document(|target| target.image = Some("mysql:9.7".to_owned()))),
         ("another port", Case::minion().document(|target| target.port = 7336)),
         ("another size", Case::minion().document(|target| target.size = "half".parse().unwrap())),
+        ("less memory, and what is resident fits", less_memory(90, false)),
+        ("less memory, and the buffer pool has not given it back yet", less_memory(95, false)),
+        ("less memory, and it stays resident", less_memory(95, true)),
         (
             "a variable",
             Case::minion().document(|target| {
@@ -119,6 +122,13 @@ fn documents_of_the_leader() {
             Case::master().document(|target| target.disabled = true).with(|seen, _| ended(seen))
         ),
         ("all disabled", Case::master().document(|target| target.disabled = true).with(all_disabled)),
+        (
+            "a stranger acknowledges",
+            lossless(|seen| {
+                server(seen).acknowledgers.insert("somebody".to_owned());
+            })
+        ),
+        ("commits pass without an acknowledgement", lossless(|seen| seen.voting.unanswered = true)),
         (
             "its role says minion",
             Case::master().with(|_, wish| {
@@ -231,4 +241,25 @@ fn leadership_and_terms() {
             })
         ),
     ]));
+}
+
+/// A minion that has twice the memory that it is to have, and occupies so many hundredths of that.
+fn less_memory(hundredths: u64, lasting: bool) -> Case {
+    Case::minion().with(|seen, _| {
+        let Known::Present(container) = &mut seen.container else { unreachable!("it runs") };
+        let bytes = container.memory / 100 * hundredths;
+        container.memory *= 2;
+        seen.resident = Known::Present(Resident { bytes, lasting });
+    })
+}
+
+/// A master for whose commits one of two voters is enough.
+fn lossless(found: impl FnOnce(&mut Seen)) -> Case {
+    Case::master().with(|seen, wish| {
+        (record(wish).durability, record(wish).acks) = (Durability::Lossless, 1);
+        let server = server(seen);
+        (server.semi_sync_source, server.acks.working) = (true, true);
+        (server.acks.count, server.acks.clients) = (1, 2);
+        found(seen);
+    })
 }
