@@ -234,7 +234,7 @@ fn wish(
         None => named.or(leads),
     };
     let source = source
-        .filter(|_| master.as_ref() != Some(name))
+        .filter(|_| by_record.is_some() || master.as_ref() != Some(name))
         .map(|(host, port)| source_wish(facts, index, host, port, cluster.as_ref()));
     let mut followers: BTreeSet<u32> = members.iter().filter_map(|member| member.server_id).collect();
     if let Some(desired) = desired {

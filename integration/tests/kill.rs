@@ -48,6 +48,7 @@ const ELSEWHERE: &[&str] = &[
     "BeginBarrier",
     "Nudge",
     "Prepare",
+    "FollowCandidate",
     "MoveBehind",
     "Freeze",
     "PublishFinal",

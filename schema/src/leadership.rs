@@ -173,6 +173,12 @@ impl Leadership {
         self.voters.iter().filter(|voter| voter.name != *member).count() >= self.acks_wanted() as usize
     }
 
+    /// Whether the first commits of a handover's candidate wait for the old master: the other voters are not enough.
+    pub fn needs_old_master(&self) -> bool {
+        self.phase == LeadershipPhase::Handover
+            && self.to.as_ref().is_some_and(|to| !self.suffices_without(to))
+    }
+
     /// The voters that move behind a candidate before the freeze: with the candidate itself they are more than
     /// |voters| − acks, so no commit of the old master can be acknowledged without one of them.
     pub fn movers<'a>(&'a self, to: Option<&'a InstanceName>) -> impl Iterator<Item = &'a Voter> {

@@ -7,8 +7,8 @@ use schemadock_schema::leadership::{Leadership, LeadershipPhase, Vote, Voter};
 use schemadock_schema::status::WaitKind;
 
 use crate::desired::Desired;
-use crate::observed::{FreezeState, Seen, ServerSeen};
-use crate::standing::{follow, foreign_data};
+use crate::observed::{ChannelSeen, FreezeState, Seen, ServerSeen, ThreadState};
+use crate::standing::{follow, foreign_data, name_of, ready};
 use crate::step::{Plan, StandingStep as Step};
 use crate::voting::any_of;
 use crate::wish::Wish;
@@ -100,20 +100,76 @@ pub(crate) fn plan(
     follow(Some(record), wish, desired, seen, server)
 }
 
-/// The movers that have not voted yet, or do not receive from the candidate: its opening is acknowledged by them, and would
-/// wait for their way there.
-pub fn not_moved<'a>(record: &'a Leadership, wish: &'a Wish) -> Vec<&'a InstanceName> {
+/// Whether this member leads, and receives from the candidate before it hands the leadership over.
+pub fn receives_early(wish: &Wish) -> bool {
+    wish.leads() && wish.grant.record().is_some_and(Leadership::needs_old_master)
+}
+
+/// Whether its channel is what it is to be then: it acknowledges, and nothing is applied.
+fn is_early(channel: &ChannelSeen, place: (&str, u16), server: &ServerSeen) -> bool {
+    (channel.host.as_str(), channel.port) == place
+        && channel.applier == ThreadState::Off
+        && channel.receiver == ThreadState::On
+        && server.acknowledging
+}
+
+/// The old master's way behind the candidate. Nothing else may come in once it is frozen: what is left of its own time as a
+/// minion goes first. None: there is nothing to do.
+fn follow_candidate(wish: &Wish, seen: &Seen, server: &ServerSeen) -> Option<Plan<Step>> {
+    let forget = |channel: &ChannelSeen| {
+        let found = format!("the master followed {}:{}", channel.host, channel.port);
+        Some(Plan::Do(Step::ForgetSource { found }))
+    };
+    if !receives_early(wish) {
+        return server.channel.as_ref().and_then(forget);
+    }
+    let place = wish.source.as_ref().and_then(|source| Some((source, source.address.present()?)));
+    let Some((source, address)) = place else {
+        return Some(Plan::wait(
+            WaitKind::Members,
+            &wish.instance,
+            "where the candidate listens is not known",
+        ));
+    };
+    match &server.channel {
+        Some(channel) if is_early(channel, (address, source.port), server) => None,
+        // Begun a moment ago.
+        Some(channel)
+            if channel.applier == ThreadState::Off
+                && channel.receiver == ThreadState::Connecting
+                && (&channel.host, channel.port) == (address, source.port) =>
+        {
+            let message = format!("it connects to {} to receive from it", name_of(source));
+            Some(Plan::wait(WaitKind::Members, name_of(source), message))
+        }
+        Some(channel) => forget(channel),
+        None => Some(match ready(source, seen, server) {
+            Ok(_) => Plan::Do(Step::FollowCandidate { host: address.clone(), port: source.port }),
+            Err(waiting) => Plan::Wait(waiting),
+        }),
+    }
+}
+
+/// The voters that have not voted yet, or do not receive from the candidate: its opening is acknowledged by them, and would
+/// wait for their way there. The old master is one of them where the others are not enough.
+pub fn not_moved<'a>(record: &'a Leadership, wish: &'a Wish, server: &ServerSeen) -> Vec<&'a InstanceName> {
     let member = |name: &InstanceName| wish.members.iter().find(|member| member.name == *name);
     let candidate = record.to.as_ref().and_then(member);
     let candidate = candidate.and_then(|candidate| Some((candidate.address.clone()?, candidate.port)));
     let attached = |name: &InstanceName| {
         candidate.is_some() && member(name).and_then(|member| member.receives_from.clone()) == candidate
     };
+    let behind = || {
+        let (host, port) = candidate.as_ref()?;
+        server.channel.as_ref().map(|channel| is_early(channel, (host, *port), server))
+    };
+    let early = receives_early(wish) && behind() != Some(true);
     movers(record)
         .filter(|voter| {
             vote(wish, record, &voter.name, &voter.server_uuid).is_none() || !attached(&voter.name)
         })
         .map(|voter| &voter.name)
+        .chain(early.then_some(&wish.instance))
         .collect()
 }
 
@@ -128,12 +184,10 @@ fn hand_over(record: &Leadership, wish: &Wish, seen: &Seen, server: &ServerSeen)
         None if !server.writable() => back("the server is closed, and not by this life of its agent"),
         None if seen.handover.late => back(late),
         None => {
-            // What is left of its own time as a minion goes first: nothing may come in once it is frozen.
-            if let Some(channel) = &server.channel {
-                let found = format!("the master followed {}:{}", channel.host, channel.port);
-                return Plan::Do(Step::ForgetSource { found });
+            if let Some(plan) = follow_candidate(wish, seen, server) {
+                return plan;
             }
-            let missing = not_moved(record, wish);
+            let missing = not_moved(record, wish, server);
             if !missing.is_empty() {
                 let message =
                     format!("the handover to {to} waits until {} has moved", any_of(missing.into_iter()));

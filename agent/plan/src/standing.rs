@@ -340,8 +340,10 @@ pub(crate) fn follow(
     if led && server.channel.is_none() && opens && seen.handover.just_frozen && enough {
         return Plan::wait(WaitKind::Master, name_of(source), "its new master opens first");
     }
-    // A former master's clients end before it is anybody's minion: half-open ones, too.
-    if led && server.channel.is_none() && !server.offline_mode {
+    // A former master's clients end before it is anybody's minion: half-open ones, too. It may receive already.
+    let received_early =
+        |channel: &ChannelSeen| channel.applier == ThreadState::Off && server.semi_sync_source;
+    if led && server.channel.as_ref().is_none_or(received_early) && !server.offline_mode {
         return Plan::Do(Step::StepDown);
     }
     let acknowledge = voting::acknowledges(record, wish, server);
@@ -486,7 +488,11 @@ pub(crate) fn name_of(source: &SourceWish) -> String {
 }
 
 /// Whether the source can be attached to; else what is waited for.
-fn ready<'a>(source: &SourceWish, seen: &'a Seen, server: &ServerSeen) -> Result<&'a SourceSeen, Waiting> {
+pub(crate) fn ready<'a>(
+    source: &SourceWish,
+    seen: &'a Seen,
+    server: &ServerSeen,
+) -> Result<&'a SourceSeen, Waiting> {
     let wait = |kind, message: String| Waiting { kind, name: name_of(source), message };
     let found = match &seen.source {
         Known::Present(found) => found,

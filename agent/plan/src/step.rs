@@ -277,6 +277,14 @@ pub enum StandingStep {
         /// The term.
         term: u64,
     },
+    /// The old master receives from the candidate before the freeze, and applies nothing: the other's first commits wait for
+    /// its acknowledgement.
+    FollowCandidate {
+        /// The candidate's address.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
     /// Stop receiving from the old master, for good, and vote: the way behind the candidate.
     MoveBehind {
         /// The term.

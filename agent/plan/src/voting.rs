@@ -32,12 +32,16 @@ fn follows_the_leader(record: &Leadership, name: &InstanceName, named: Option<&I
     counted || led_before
 }
 
-/// The instance that a member of the cluster follows by the record, where that stands above its document.
+/// The instance that a member of the cluster follows by the record, where that stands above its document. A master does so
+/// only in a handover to one that needs it at once.
 pub fn source_by_record<'a>(
     record: &'a Leadership,
     name: &InstanceName,
     named: Option<&InstanceName>,
 ) -> Option<&'a InstanceName> {
+    if record.master.as_ref() == Some(name) {
+        return record.to.as_ref().filter(|_| record.needs_old_master());
+    }
     if handover::moves(record, name) {
         return record.to.as_ref();
     }

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use schemadock_agent_plan::handover::{movers, not_moved};
-use schemadock_agent_plan::observed::{FreezeSeen, FreezeState};
+use schemadock_agent_plan::handover::{movers, not_moved, receives_early};
+use schemadock_agent_plan::observed::{FreezeSeen, FreezeState, Seen};
 use schemadock_agent_plan::record::AcceptedTerm;
 use schemadock_agent_plan::wish::{Grant, Wish};
 use schemadock_schema::gtid::GtidSet;
@@ -44,13 +44,16 @@ impl Lane {
             .and_then(|record| record.deadline)
             .is_some_and(|deadline| instance.ctx.clock.now() > deadline);
         let long = self.frozen_at.is_some_and(|at| at.elapsed() > instance.ctx.scaled(FREEZE));
-        let moved = record.filter(|record| wish.leads() && not_moved(record, wish).is_empty());
-        self.moved = moved.map(|record| match self.moved {
+        let (_, _, seen) = instance.snapshot();
+        let moved = record
+            .zip(seen.server.present())
+            .filter(|(record, server)| wish.leads() && not_moved(record, wish, server).is_empty());
+        self.moved = moved.map(|(record, _)| match self.moved {
             Some((term, since)) if term == record.term => (term, since),
             _ => (record.term, Instant::now()),
         });
         // Without anybody who moves there is nothing to wait for.
-        let nobody = record.is_some_and(|record| movers(record).next().is_none());
+        let nobody = record.is_some_and(|record| movers(record).next().is_none()) && !receives_early(wish);
         let settled =
             nobody || self.moved.is_some_and(|(_, since)| since.elapsed() >= instance.ctx.scaled(MOMENT));
         let just = self.frozen_at.is_some_and(|at| at.elapsed() < instance.ctx.scaled(MOMENT));
@@ -109,6 +112,30 @@ impl Lane {
         Ok(())
     }
 
+    /// Design: *Switchover*, "the old master following the new". The candidate is looked at first: what it has by then, this
+    /// one must have.
+    pub(super) async fn follow_candidate(
+        &mut self,
+        wish: &Wish,
+        seen: &Seen,
+        host: &str,
+        port: u16,
+    ) -> Result<(), StepError> {
+        let record = wish.grant.record().ok_or(StepError::Changed("the leadership"))?;
+        let (_, candidate) = self.source.as_mut().ok_or(StepError::Changed("the session"))?;
+        let theirs = candidate.position().await?.executed;
+        let own = self.own()?.position().await?.executed;
+        let foreign = theirs.minus(&own).minus(&record.settled);
+        if !foreign.is_empty() {
+            return Err(StepError::Refused(format!(
+                "the candidate has {foreign}, which its master lacks: the handover is not begun; look at the candidate \
+                 with `schemadock describe`"
+            )));
+        }
+        self.make_channel(wish, seen, host, port, true).await?;
+        Ok(self.own()?.start_receiver().await?)
+    }
+
     /// Order matters: after the vote nothing more is received from the old master.
     pub(super) async fn move_behind(&mut self, wish: &Wish, term: u64) -> Result<(), StepError> {
         let accepted = Self::accepted(wish, term)?;
@@ -147,7 +174,7 @@ impl Lane {
         let ctx = &instance.ctx;
         let accepted = Self::accepted(wish, term)?;
         let at = self.own()?.position().await?;
-        if !at.super_read_only || at.follows {
+        if !at.super_read_only || at.applies {
             return Err(StepError::Changed("the freeze"));
         }
         let vote = Vote {
@@ -162,10 +189,7 @@ impl Lane {
         self.freeze_is(term, FreezeState::Frozen { published: true, overdue: false });
         tracing::info!(instance = %instance.name, term, micros = self.frozen_at.map(micros), "final set published");
         // Else the opening of the new master waits for this one.
-        let enough = wish.grant.record().is_some_and(|record| {
-            record.to.as_ref().is_some_and(|candidate| record.suffices_without(candidate))
-        });
-        if enough {
+        if !receives_early(wish) {
             self.quiet_until = Instant::now() + LEAVES_TO_CANDIDATE;
         }
         Ok(())

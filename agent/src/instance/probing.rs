@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemadock_agent_plan::handover::receives_early;
 use schemadock_agent_plan::observed::{Seen, SourceSeen, Stopping, ThreadState};
 use schemadock_agent_plan::record::DataOrigin;
 use schemadock_agent_plan::wish::Wish;
@@ -15,7 +16,8 @@ impl Lane {
     /// Looks at the source and the leader, where something is to be judged by them; `true`: it has looked.
     pub(super) async fn probe(&mut self, wish: &Wish, seen: &Seen) -> bool {
         let Some(server) = seen.server.present() else { return false };
-        let Some(source) = wish.source.as_ref().filter(|_| !wish.leads()) else { return false };
+        let follows = !wish.leads() || receives_early(wish);
+        let Some(source) = wish.source.as_ref().filter(|_| follows) else { return false };
         let Known::Present(address) = &source.address else { return false };
         let attached = server.channel.as_ref().is_some_and(|channel| {
             channel.receiver == ThreadState::On
@@ -52,6 +54,8 @@ impl Lane {
         };
         let leader = match &wish.leader {
             Some((host, port)) if *host == *address && *port == source.port => found.clone(),
+            // Nobody asks himself.
+            Some(_) if wish.leads() => Known::Absent,
             Some((host, port)) => match login(&wish.grant.secrets) {
                 Some(login) => {
                     let endpoint = Endpoint::Tcp { host: host.clone(), port: *port };

@@ -401,6 +401,8 @@ impl Lane {
                 session.stop_receiver(STOPS_WITHIN).await?;
                 session.stop_applier(Duration::from_secs(5)).await?;
                 session.forget_source().await?;
+                // L12: on masters it is off; in a handover that was taken back it may have been turned on.
+                session.set_semi_sync_replica(false).await?;
                 // The channel of a former minion is left over from its handover, and no drift.
                 let won = seen.handover.won.is_some();
                 return Ok(!won && mended(found));
@@ -439,6 +441,7 @@ impl Lane {
             Step::BeginBarrier { revision } => self.begin_barrier(wish, *revision),
             Step::Nudge => self.nudge(wish),
             Step::Prepare { term } => self.prepare(wish, *term).await?,
+            Step::FollowCandidate { host, port } => self.follow_candidate(wish, seen, host, *port).await?,
             Step::MoveBehind { term } => self.move_behind(wish, *term).await?,
             Step::Freeze { term } => self.freeze(wish, *term).await?,
             Step::PublishFinal { term } => self.publish_final(wish, *term).await?,
@@ -533,9 +536,6 @@ impl Lane {
         port: u16,
         acknowledge: bool,
     ) -> Result<(), StepError> {
-        let secrets = wish.source.as_ref().and_then(|source| source.secrets.present());
-        let password = secrets.ok_or(StepError::Changed("the credentials"))?.replication.clone();
-        let server_id = seen.record.server_id.ok_or(StepError::Changed("the server id"))?;
         let had_channel = seen.server.present().is_some_and(|server| server.channel.is_some());
         self.instance.update_record(|record| record.data = DataOrigin::Own).await?;
         let session = self.own()?;
@@ -548,11 +548,28 @@ impl Lane {
             }
             session.stop_applier(Duration::from_secs(5)).await?;
         }
-        let user = replication_user(server_id);
-        session.set_semi_sync_replica(acknowledge).await?;
-        session.change_source(&SourceSpec { host: host.to_owned(), port, user, password }).await?;
+        self.make_channel(wish, seen, host, port, acknowledge).await?;
+        let session = self.own()?;
         session.start_applier().await?;
         session.start_receiver().await?;
+        Ok(())
+    }
+
+    /// Anew, and with what was executed alone; neither thread runs.
+    pub(super) async fn make_channel(
+        &mut self,
+        wish: &Wish,
+        seen: &Seen,
+        host: &str,
+        port: u16,
+        acknowledge: bool,
+    ) -> Result<(), StepError> {
+        let secrets = wish.source.as_ref().and_then(|source| source.secrets.present());
+        let password = secrets.ok_or(StepError::Changed("the credentials"))?.replication.clone();
+        let user = replication_user(seen.record.server_id.ok_or(StepError::Changed("the server id"))?);
+        let session = self.own()?;
+        session.set_semi_sync_replica(acknowledge).await?;
+        session.change_source(&SourceSpec { host: host.to_owned(), port, user, password }).await?;
         Ok(())
     }
 

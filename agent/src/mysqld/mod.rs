@@ -73,8 +73,8 @@ pub struct Position {
     pub server_uuid: String,
     /// Takes no writes from anybody, or is about to: only the return of the statement says that none is under way.
     pub super_read_only: bool,
-    /// The channel `''` is configured.
-    pub follows: bool,
+    /// What was received over the channel `''` is being applied.
+    pub applies: bool,
     /// Executed.
     pub executed: GtidSet,
 }

@@ -202,20 +202,21 @@ fn wish(change: &Change<'_>, target: Option<&Target>) -> Wish {
         true => Known::Present(Secrets::from_random(|| "foreseen".to_owned(), "00000000")),
         false => Known::Absent,
     };
-    let source = named.filter(|_| master != Some(change.instance)).map(|(host, port)| {
-        let there = change.others.iter().find(|other| *other.host == host && other.target.port == port);
-        let status = there.and_then(|other| other.status);
-        SourceWish {
-            address: change.hosts.get(&host).map(|host| host.address.clone()).into(),
-            instance: there.map(|other| other.name.clone()),
-            own_cluster: true,
-            phase: status.map(|status| status.phase),
-            server_uuid: status.and_then(|status| status.server_uuid.clone()),
-            secrets: secrets.clone(),
-            host,
-            port,
-        }
-    });
+    let source =
+        named.filter(|_| by_record.is_some() || master != Some(change.instance)).map(|(host, port)| {
+            let there = change.others.iter().find(|other| *other.host == host && other.target.port == port);
+            let status = there.and_then(|other| other.status);
+            SourceWish {
+                address: change.hosts.get(&host).map(|host| host.address.clone()).into(),
+                instance: there.map(|other| other.name.clone()),
+                own_cluster: true,
+                phase: status.map(|status| status.phase),
+                server_uuid: status.and_then(|status| status.server_uuid.clone()),
+                secrets: secrets.clone(),
+                host,
+                port,
+            }
+        });
     Wish {
         instance: change.instance.clone(),
         wanted: desired.map_or(Wanted::Deleted, |desired| Wanted::Run(Box::new(desired))),

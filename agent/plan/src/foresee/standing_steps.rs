@@ -6,7 +6,7 @@ use schemadock_schema::leadership::{Handover, Leadership, Vote};
 
 use super::{catches_up, channel, claim, wanted_accounts, with_channel, with_server};
 use crate::observed::{
-    BarrierSeen, FreezeSeen, FreezeState, Judged, Seen, ServerSeen, Stopping, ThreadState,
+    BarrierSeen, ChannelSeen, FreezeSeen, FreezeState, Judged, Seen, ServerSeen, Stopping, ThreadState,
 };
 use crate::record::{AcceptedTerm, DataOrigin};
 use crate::step::StandingStep;
@@ -77,7 +77,10 @@ pub(super) fn standing_step(seen: &mut Seen, wish: &mut Wish, step: &StandingSte
                 channel.receiver = ThreadState::Off;
             }
         }),
-        S::ForgetSource { .. } => with_server(seen, |server| server.channel = None),
+        S::ForgetSource { .. } => with_server(seen, |server| {
+            server.channel = None;
+            (server.semi_sync_replica, server.acknowledging) = (false, false);
+        }),
         S::LiftOffline => with_server(seen, |server| server.offline_mode = false),
         S::EnsureAccounts { .. } => {
             seen.accounts = wanted_accounts(wish);
@@ -127,6 +130,12 @@ pub(super) fn standing_step(seen: &mut Seen, wish: &mut Wish, step: &StandingSte
                 seen.record.voted.clone_from(&seen.record.accepted);
             }
             seen.handover.settled = true;
+        }
+        S::FollowCandidate { host, port } => {
+            let early =
+                ChannelSeen { applier: ThreadState::Off, ..channel(seen, host, *port, ThreadState::On) };
+            with_server(seen, |server| server.channel = Some(early));
+            receiver_acknowledges(seen, true);
         }
         S::MoveBehind { term } => {
             let accepted = wish.grant.cluster.clone().map(|cluster| AcceptedTerm { cluster, term: *term });

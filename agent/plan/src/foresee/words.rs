@@ -102,6 +102,7 @@ fn standing(step: &S, wish: &Wish) -> String {
         S::LowerAcks { acks } => format!("let commits wait for {acks} acknowledgements only"),
         S::Nudge => "commit a marker, since commits wait although enough voters are connected".to_owned(),
         S::Prepare { term } => format!("prepare the handover of {cluster} in term {term}"),
+        S::FollowCandidate { host, port } => format!("receive from {host}:{port}, which is to lead"),
         S::MoveBehind { term } => format!("stop receiving, and vote in term {term}"),
         S::Freeze { .. } => "take no writes any more, and publish what was executed".to_owned(),
         S::PublishFinal { .. } => "publish what was executed".to_owned(),

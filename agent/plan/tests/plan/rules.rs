@@ -9,7 +9,7 @@ use schemadock_agent_plan::record::DataOrigin;
 use schemadock_agent_plan::step::{ConvergeStep as C, StandingStep as S};
 use schemadock_agent_plan::wish::{Wanted, Wish};
 use schemadock_schema::known::Known;
-use schemadock_schema::leadership::{Durability, LeadershipPhase, Voter};
+use schemadock_schema::leadership::{Durability, Leadership, LeadershipPhase, Voter};
 use schemadock_schema::status::{DataState, StoreState};
 
 /// Whether a member is a voter that stays, and acknowledgements are asked for.
@@ -215,13 +215,26 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                         .or(must(before.is_none_or(|own| own.term <= term), "I3: a term goes back"))
                         .or(must(named_in_it, "accepts a term without moving"))
                 }
+                S::FollowCandidate { .. } => must(handing && wish.leads() && own_data, "is no old master")
+                    .or(must(has(&seen.record.accepted), "follows in a term that is not on its disk"))
+                    .or(must(server.channel.is_none(), "L6: throws away what was received"))
+                    .or(must(
+                        record.is_some_and(Leadership::needs_old_master),
+                        "the old master acknowledges, and nobody needs it",
+                    )),
                 S::MoveBehind { .. } => must(handing && !wish.leads(), "moves behind nobody").or(must(
                     record.is_some_and(|record| moves(record, &wish.instance)),
                     "a voter moves whose acknowledgement is needed",
                 )),
                 S::Freeze { .. } => must(handing && wish.leads() && own_data, "freezes what does not lead")
                     .or(must(has(&seen.record.accepted), "freezes in a term that is not on its disk"))
-                    .or(must(server.channel.is_none(), "freezes while it follows"))
+                    .or(must(
+                        server.channel.as_ref().is_none_or(|channel| {
+                            record.is_some_and(Leadership::needs_old_master)
+                                && channel.applier == ThreadState::Off
+                        }),
+                        "freezes while it follows",
+                    ))
                     .or(must(
                         record.is_some_and(|record| {
                             movers(record).all(|voter| {

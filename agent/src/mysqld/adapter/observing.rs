@@ -151,14 +151,14 @@ fn channel(row: &Row, sets: &mut Sets) -> Result<Option<ChannelSeen>, MysqlError
 pub(super) async fn position(wire: &mut Wire, sets: &mut Sets) -> Result<Position, MysqlError> {
     const WHAT: &str = "the look at the position";
     const SQL: &str = "SELECT @@GLOBAL.server_uuid, @@GLOBAL.super_read_only, @@GLOBAL.gtid_executed, \
-         (SELECT COUNT(*) FROM performance_schema.replication_connection_configuration \
-         WHERE CHANNEL_NAME = '' AND HOST <> '')";
+         (SELECT COUNT(*) FROM performance_schema.replication_applier_status \
+         WHERE CHANNEL_NAME = '' AND SERVICE_STATE <> 'OFF')";
     let row = &wire.row(WHAT, SQL, DEADLINE).await?;
     Ok(Position {
         server_uuid: needed(row, 0, WHAT)?,
         super_read_only: flag(row, 1),
         executed: sets.executed.read(row, 2, WHAT)?,
-        follows: number::<u32>(row, 3) != Some(0),
+        applies: number::<u32>(row, 3) != Some(0),
     })
 }
 

@@ -49,7 +49,7 @@ impl Session for SimSession {
             Position {
                 server_uuid: seen.server_uuid,
                 super_read_only: seen.super_read_only,
-                follows: seen.channel.is_some(),
+                applies: seen.channel.is_some_and(|channel| channel.applier != ThreadState::Off),
                 executed: seen.gtid_executed,
             }
         })
