@@ -199,7 +199,6 @@ impl Client {
 /// The times of the steps, as the agents tell them.
 fn times(fleet: &Fleet) -> String {
     let words = [
-        "opening: ",
         "freeze begun",
         "freeze returned",
         "final set published",

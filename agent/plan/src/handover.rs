@@ -10,7 +10,7 @@ use crate::desired::Desired;
 use crate::observed::{ChannelSeen, FreezeState, Seen, ServerSeen, ThreadState};
 use crate::standing::{follow, foreign_data, name_of, ready};
 use crate::step::{Plan, StandingStep as Step};
-use crate::voting::any_of;
+use crate::voting::{any_of, cluster_of};
 use crate::wish::Wish;
 
 /// The voters that move behind the candidate of a handover.
@@ -191,16 +191,16 @@ fn hand_over(record: &Leadership, wish: &Wish, seen: &Seen, server: &ServerSeen)
             if !missing.is_empty() {
                 let message =
                     format!("the handover to {to} waits until {} has moved", any_of(missing.into_iter()));
-                return Plan::wait(WaitKind::Voters, &wish.instance, message);
+                return Plan::wait(WaitKind::Voters, cluster_of(wish), message);
             }
             if !seen.handover.settled {
                 let message = format!("the handover to {to} waits until all who have moved are close behind");
-                return Plan::wait(WaitKind::Voters, &wish.instance, message);
+                return Plan::wait(WaitKind::Voters, cluster_of(wish), message);
             }
             // A freeze waits for them, and everybody behind it.
             if seen.voting.stalled {
                 let message = format!("the handover to {to} waits until commits are acknowledged at once");
-                return Plan::wait(WaitKind::Voters, &wish.instance, message);
+                return Plan::wait(WaitKind::Voters, cluster_of(wish), message);
             }
             Plan::Do(Step::Freeze { term })
         }

@@ -249,7 +249,8 @@ pub(crate) fn nudge(seen: &Seen, server: &ServerSeen) -> Option<Plan<Step>> {
     due.then_some(Plan::Do(Step::Nudge))
 }
 
-fn cluster_of(wish: &Wish) -> String {
+/// Its name, for what its voters are waited for. A member's own name there asks the controller to take it out (V5).
+pub(crate) fn cluster_of(wish: &Wish) -> String {
     wish.grant.cluster.as_ref().map(ToString::to_string).unwrap_or_default()
 }
 

@@ -173,6 +173,11 @@ impl Wish {
         self.grant.names(&self.instance)
     }
 
+    /// Whether a handover of its cluster is under way, and not decided.
+    pub fn hands_over(&self) -> bool {
+        self.grant.record().is_some_and(|record| record.phase == LeadershipPhase::Handover)
+    }
+
     /// Whether etcd has answered and is the one that is known.
     pub fn believes_store(&self) -> bool {
         self.store.as_ref().is_some_and(|store| store.state == StoreState::Ok)

@@ -100,7 +100,7 @@ pub(super) async fn run(instance: Arc<Instance>) {
         tokio::select! {
             biased;
             () = lane.instance.stop.cancelled() => return,
-            () = tokio::time::sleep_until(lane.looked_at + NEWS_EVERY) => {}
+            () = tokio::time::sleep_until(lane.instance.quiet_until().max(lane.looked_at + NEWS_EVERY)) => {}
         }
     }
 }

@@ -30,8 +30,8 @@ const FREEZE: Duration = Duration::from_secs(1);
 const MOMENT: Duration = Duration::from_millis(500);
 /// How long a frozen master leaves everything to the one that takes over, unless it is asked for something.
 const LEAVES_TO_CANDIDATE: Duration = Duration::from_millis(150);
-/// How long a new master leaves everything to its clients.
-const LEAVES_TO_CLIENTS: Duration = Duration::from_millis(50);
+/// How long a new master leaves everything to its clients, and all members tell nothing of themselves.
+pub(super) const LEAVES_TO_CLIENTS: Duration = Duration::from_millis(50);
 /// How long the candidate may take to apply the final set.
 const APPLIES_WITHIN: Duration = Duration::from_secs(1);
 
@@ -94,6 +94,8 @@ impl Lane {
             })
             .await?;
         self.spare = Some(instance.session(wish).await?);
+        // Looked at again before they are needed.
+        self.accounts_at = None;
         if !wish.leads() {
             return Ok(());
         }
@@ -188,10 +190,7 @@ impl Lane {
         ctx.commit(vec![Write::document(key, &vote)], Vec::new()).await?;
         self.freeze_is(term, FreezeState::Frozen { published: true, overdue: false });
         tracing::info!(instance = %instance.name, term, micros = self.frozen_at.map(micros), "final set published");
-        // Else the opening of the new master waits for this one.
-        if !receives_early(wish) {
-            self.quiet_until = Instant::now() + LEAVES_TO_CANDIDATE;
-        }
+        self.quiet_until = Instant::now() + LEAVES_TO_CANDIDATE;
         Ok(())
     }
 
@@ -261,14 +260,14 @@ impl Lane {
             tracing::info!(instance = %instance.name, term, micros = micros(begun), "{what}");
         };
         told("final set seen");
-        let session = self.own()?;
-        if !session.wait_executed(executed, APPLIES_WITHIN).await? {
-            return Err(StepError::Changed("what is to be applied"));
-        }
-        told("caught up");
         let record = wish.grant.record().ok_or(StepError::Changed("the leadership"))?;
-        let ended = self.winning().await?;
-        let meant = record.with_handover(Some(&ended));
+        let (_, _, seen) = instance.snapshot();
+        let server_uuid = seen.record.server_uuid.ok_or(StepError::Changed("the identity"))?;
+        let meant = record.with_handover(Some(&Handover {
+            winner: instance.name.clone(),
+            server_uuid,
+            base: executed.clone(),
+        }));
         let acks = meant.acks_wanted();
         let grant = Grant { leadership: Known::Present(meant), ..wish.grant.clone() };
         let then = Wish { grant, ..wish.clone() };
@@ -276,26 +275,30 @@ impl Lane {
             Some(session) => session,
             None => instance.session(wish).await?,
         };
+        let ranks = self.ranks(&then).await?;
         let session = self.own()?;
-        // Nothing comes from a frozen master, and nothing is written here before it is decided: meanwhile it can be settled
-        // who will be counted.
-        let (silent, ranks) = tokio::join!(
-            async {
-                session.stop_receiver(STOPS_WITHIN).await?;
-                session.set_semi_sync_replica(false).await
-            },
-            Self::close_ranks(&instance, &mut spare, &then, acks)
-        );
+        let (applied, silent) =
+            tokio::join!(session.wait_executed(executed, APPLIES_WITHIN), spare.set_semi_sync_replica(false));
+        if !applied? {
+            return Err(StepError::Changed("what is to be applied"));
+        }
         silent?;
-        let ranks = ranks?;
-        // One that has failed is not used again.
-        self.spare = Some(spare);
+        told("caught up");
+        // Nothing comes from a frozen master, and nothing is written here before it is decided: meanwhile commits can be
+        // made to wait. Not before all is applied: the applier's would.
+        let (stopped, waits) =
+            tokio::join!(session.stop_receiver(STOPS_WITHIN), Self::wait_for_voters(&mut spare, acks));
+        stopped?;
+        waits?;
+        drop(spare);
+        let ended = self.winning().await?;
         told("receives no more");
         let (revision, permit) = Self::decide(&instance, wish, term, revision, &ended).await?;
         told("decided");
-        if self.open_by(&then, &permit, &ranks).await? {
-            told("opened");
-        }
+        // All that it has was acknowledged, and stands on the old master, too: a marker would tell nobody anything.
+        self.shut_out(&ranks).await?;
+        self.open_to_clients(&then, permit).await?;
+        told("opened");
         self.quiet_until = Instant::now() + LEAVES_TO_CLIENTS;
         instance.tell(&then, "handover", format!("took the leadership over in term {term}"));
         instance.await_revision(revision).await;

@@ -39,8 +39,10 @@ use schemadock_schema::secrets::{AGENT_USER, Secrets};
 use schemadock_schema::status::{SeedReport, Status, WaitKind};
 use schemadock_store::watch;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::handover::LEAVES_TO_CLIENTS;
 use crate::context::{Context, StepError};
 use crate::disk::Places;
 use crate::mysqld::{Endpoint, Login, Session};
@@ -75,6 +77,8 @@ struct State {
     requests: Requests,
     /// What each lane has last planned for; none before its first plan, when there is nothing to report.
     planned: (Option<PlannedFor>, Option<PlannedFor>),
+    /// Until when what can wait leaves disks and processors to a new master and its clients.
+    quiet_until: Instant,
     /// The mending of drift, by what was found: when.
     mended: BTreeMap<String, Vec<std::time::Duration>>,
 }
@@ -138,6 +142,7 @@ impl Instance {
                 },
                 requests: Requests::default(),
                 planned: (None, None),
+                quiet_until: Instant::now(),
                 mended: BTreeMap::new(),
             }),
             record: tokio::sync::Mutex::new(()),
@@ -239,6 +244,10 @@ impl Instance {
         let record = self.ctx.disk.record(&self.name).await?;
         self.state().seen.record = record;
         Ok(())
+    }
+
+    fn quiet_until(&self) -> Instant {
+        self.state().quiet_until
     }
 
     fn note_standing(&self, plan: &Plan<StandingStep>, wish: &Wish) {
@@ -399,13 +408,27 @@ impl Instance {
 
 async fn wake_on_news(instance: Arc<Instance>) {
     let mut asked = instance.asked.clone();
+    let mut handed_over = asked.borrow().wish.hands_over();
     let mut containers = instance.ctx.seen_containers.subscribe();
     let mut templates = instance.ctx.templates.subscribe();
     loop {
         tokio::select! {
             biased;
             () = instance.stop.cancelled() => return,
-            changed = asked.changed() => if changed.is_err() { return },
+            changed = asked.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let hands_over = asked.borrow_and_update().wish.hands_over();
+                if std::mem::replace(&mut handed_over, hands_over) && !hands_over {
+                    instance.state().quiet_until = Instant::now() + LEAVES_TO_CLIENTS;
+                }
+                instance.wake_standing.notify_one();
+                if !hands_over {
+                    instance.wake_converge.notify_one();
+                }
+                continue;
+            }
             changed = containers.changed() => if changed.is_err() { return },
             changed = templates.changed() => if changed.is_err() { return },
         }

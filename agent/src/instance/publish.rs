@@ -31,7 +31,7 @@ pub(super) async fn run(instance: Arc<Instance>) {
         tokio::select! {
             biased;
             () = instance.stop.cancelled() => return,
-            () = tokio::time::sleep_until(not_before) => {}
+            () = tokio::time::sleep_until(not_before.max(instance.quiet_until())) => {}
         }
         let latest = news.borrow_and_update().clone();
         if let Some(latest) = latest {

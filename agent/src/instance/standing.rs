@@ -13,14 +13,15 @@ use schemadock_agent_plan::step::{Plan, StandingStep as Step};
 use schemadock_agent_plan::voting;
 use schemadock_agent_plan::wish::Wish;
 use schemadock_schema::known::{Known, WhyUnknown};
-use schemadock_schema::leadership::{LeadershipPhase, Vote};
+use schemadock_schema::leadership::Vote;
 use schemadock_schema::proposal::Write;
 use schemadock_schema::secrets::replication_user;
 use schemadock_store::backoff::Delays;
 use tokio::time::Instant;
 
+use super::handover::LEAVES_TO_CLIENTS;
 use super::opening::OpeningPermit;
-use super::voting::{Ranks, STOPS_WITHIN, Waits};
+use super::voting::{STOPS_WITHIN, Waits};
 use super::{Instance, Repeats};
 use crate::context::StepError;
 use crate::failpoints;
@@ -37,7 +38,7 @@ const WATCHFUL: Duration = Duration::from_millis(200);
 /// How often accounts are looked at.
 const ACCOUNTS_EVERY: Duration = Duration::from_secs(3);
 /// How long `super_read_only=ON` may wait for writes under way.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
+pub(super) const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// How long the applier may take to stop before its server is stopped all the same.
 const APPLIER_STOPS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -205,9 +206,10 @@ impl Lane {
     }
 
     /// News come in flocks, and each would be a look at the server: those of a moment are taken together, unless a
-    /// handover cannot wait.
+    /// handover cannot wait. Who has done its part in one leaves the others alone.
     async fn gather_news(&mut self) {
-        let until = self.quiet_until.max(self.looked_at + EAGER);
+        let apart = if self.stands_by() { LEAVES_TO_CLIENTS } else { EAGER };
+        let until = self.quiet_until.max(self.looked_at + apart).max(self.instance.quiet_until());
         while Instant::now() < until && self.urgent().is_none() {
             tokio::select! {
                 biased;
@@ -231,8 +233,17 @@ impl Lane {
     }
 
     fn handing_over(&self) -> bool {
-        let asked = self.instance.asked.borrow();
-        asked.wish.grant.record().is_some_and(|record| record.phase == LeadershipPhase::Handover)
+        self.instance.asked.borrow().wish.hands_over()
+    }
+
+    /// Whether others hand the leadership over, and this member has moved.
+    fn stands_by(&self) -> bool {
+        let (_, wish, seen) = self.instance.snapshot();
+        let Some(record) = wish.grant.record().filter(|_| wish.hands_over() && !wish.leads()) else {
+            return false;
+        };
+        let voted = seen.record.voted.as_ref().is_some_and(|voted| voted.term == record.term);
+        voted && record.to.as_ref() != Some(&wish.instance)
     }
 
     fn rest(&mut self, seen: &Seen, plan: &Plan<Step>) -> Duration {
@@ -495,37 +506,28 @@ impl Lane {
                 record.led_under = Some(durability);
             })
             .await?;
-        let ranks = Self::close_ranks(&instance, self.own()?, wish, permit.acks()).await?;
-        self.open_by(wish, &permit, &ranks).await?;
+        Self::wait_for_voters(self.own()?, permit.acks()).await?;
+        let ranks = self.ranks(wish).await?;
+        self.shut_out(&ranks).await?;
+        self.own()?.set_super_read_only(false, CLOSE_DEADLINE).await?;
+        // Else the marker waits, and the plan opens anew when it has been acknowledged.
+        if self.opening_marker(wish, &permit).await? {
+            self.open_to_clients(wish, permit).await?;
+        }
         Ok(())
     }
 
-    /// Opens by a permit; `false`: the marker waits, and the plan opens anew when it has been acknowledged.
-    pub(super) async fn open_by(
+    /// The last step of an opening uses the permit up. `read_only=OFF` turns `super_read_only` off, too.
+    pub(super) async fn open_to_clients(
         &mut self,
         wish: &Wish,
-        permit: &OpeningPermit,
-        ranks: &Ranks,
-    ) -> Result<bool, StepError> {
-        let instance = self.instance.clone();
-        let begun = Instant::now();
-        let told = |what: &str| {
-            let micros = begun.elapsed().as_micros() as u64;
-            tracing::debug!(instance = %instance.name, term = permit.term(), micros, "opening: {what}");
-        };
-        self.own()?.set_super_read_only(false, CLOSE_DEADLINE).await?;
-        told("super_read_only");
-        self.shut_out(ranks).await?;
-        told("accounts");
-        if !self.opening_marker(wish, permit).await? {
-            return Ok(false);
-        }
-        told("marker");
+        permit: OpeningPermit,
+    ) -> Result<(), StepError> {
         let session = self.own()?;
         session.set_read_only(false).await?;
         session.set_offline_mode(false).await?;
-        instance.tell(wish, "opened", format!("takes writes in term {}", permit.term()));
-        Ok(true)
+        self.instance.tell(wish, "opened", format!("takes writes in term {}", permit.term()));
+        Ok(())
     }
 
     async fn attach(

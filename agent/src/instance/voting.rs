@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::Instance;
 use super::opening::OpeningPermit;
-use super::standing::{EAGER, Lane, STEADY};
+use super::standing::{CLOSE_DEADLINE, EAGER, Lane, STEADY};
 use crate::context::StepError;
 use crate::mysqld::{Endpoint, Login, MysqlError, Session};
 
@@ -139,33 +139,44 @@ impl Lane {
         Ok(())
     }
 
-    /// Before the opening: commits wait for as many as the record says, and it is known who is not to be counted. Writes
-    /// nothing.
-    pub(super) async fn close_ranks(
-        instance: &Instance,
-        session: &mut Box<dyn Session>,
-        wish: &Wish,
-        acks: u32,
-    ) -> Result<Ranks, StepError> {
-        if acks == 0 {
+    /// Before the opening: commits wait for as many as the record says. Writes nothing.
+    pub(super) async fn wait_for_voters(session: &mut Box<dyn Session>, acks: u32) -> Result<(), MysqlError> {
+        match acks {
+            0 => Ok(()),
+            acks => session.set_semi_sync_source(Some(acks)).await,
+        }
+    }
+
+    /// Who is not to be counted where the record is as this wish says. Accounts seen a moment ago will do: nobody but this
+    /// lane changes them here.
+    pub(super) async fn ranks(&mut self, wish: &Wish) -> Result<Ranks, StepError> {
+        let record = wish.grant.record().ok_or(StepError::Changed("the leadership"))?;
+        if record.acks_wanted() == 0 {
             return Ok(Ranks::default());
         }
-        let record = wish.grant.record().ok_or(StepError::Changed("the leadership"))?;
-        let own = instance.state().seen.record.server_id.ok_or(StepError::Changed("the server id"))?;
-        session.set_semi_sync_source(Some(acks)).await?;
-        let accounts = session.accounts().await?;
-        let wanted = locked(record, wish, own, &accounts).ok_or(StepError::Changed("the members"))?;
-        let (lock, unlock) = changes_of_locks(&wanted, &accounts);
+        let (_, _, seen) = self.instance.snapshot();
+        let own = seen.record.server_id.ok_or(StepError::Changed("the server id"))?;
+        let asked;
+        let accounts = match seen.accounts.present().filter(|_| self.accounts_at.is_some()) {
+            Some(seen) => seen,
+            None => {
+                asked = self.own()?.accounts().await?;
+                &asked
+            }
+        };
+        let wanted = locked(record, wish, own, accounts).ok_or(StepError::Changed("the members"))?;
+        let (lock, unlock) = changes_of_locks(&wanted, accounts);
         Ok(Ranks { lock, unlock, out: wanted.into_iter().collect(), counted: counted(record, wish) })
     }
 
-    /// Before the marker of an opening: nobody is counted who is not to be (V3).
+    /// Before anything is committed: nobody is counted who is not to be (V3).
     pub(super) async fn shut_out(&mut self, ranks: &Ranks) -> Result<(), StepError> {
         let (_, _, seen) = self.instance.snapshot();
         let strangers = !ranks.counted.is_empty()
             && seen.server.present().is_some_and(|server| !server.acknowledgers.is_subset(&ranks.counted));
         let session = self.own()?;
         if !ranks.lock.is_empty() || !ranks.unlock.is_empty() {
+            session.set_super_read_only(false, CLOSE_DEADLINE).await?;
             session.lock_accounts(&ranks.lock, &ranks.unlock).await?;
         }
         if !ranks.out.is_empty() {

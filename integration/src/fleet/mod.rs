@@ -409,7 +409,9 @@ impl Fleet {
         let first =
             members.iter().position(|(name, ..)| Some(name.as_str()) == master.as_ref().map(|m| m.as_str()));
         let places = members.iter().map(|(_, address, port)| (address.clone(), *port)).collect();
-        Roamer::start(places, first.unwrap_or(0), &self.secrets_of(cluster)).await
+        let secrets = self.secrets_of(cluster);
+        let application = &secrets.application;
+        Roamer::start(places, first.unwrap_or(0), &application.user, application.password.expose()).await
     }
 
     /// SQL on a member, as administrator over TCP.

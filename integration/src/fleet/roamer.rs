@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use schemadock_schema::Timestamp;
-use schemadock_schema::secrets::Secrets;
 use tokio::task::JoinHandle;
 
 use super::Sql;
@@ -16,15 +15,101 @@ use super::sql::options;
 
 /// Between two writes.
 const EVERY: Duration = Duration::from_millis(2);
+/// Between two looks at sessions that are not used.
+const KEPT_EVERY: Duration = Duration::from_millis(50);
+/// MySQL: the server is read-only.
+const READ_ONLY: u16 = 1290;
 /// After this a member is given up for another one.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A member, and the session there; none that is known to be good.
+#[derive(Debug)]
+struct Place {
+    address: String,
+    port: u16,
+    session: tokio::sync::Mutex<Option<Conn>>,
+}
+
+/// A session to every member, as connection pools have them: one that was ended is opened anew before it is needed.
+#[derive(Debug)]
+struct Pool {
+    places: Mutex<Vec<Arc<Place>>>,
+    user: String,
+    password: String,
+}
+
+impl Pool {
+    fn set(&self, members: Vec<(String, u16)>) {
+        let mut places = lock(&self.places);
+        let old = std::mem::take(&mut *places);
+        *places = members
+            .into_iter()
+            .map(|(address, port)| {
+                let same = old.iter().find(|place| (&place.address, place.port) == (&address, port));
+                let new = || Arc::new(Place { address, port, session: Default::default() });
+                same.cloned().unwrap_or_else(new)
+            })
+            .collect();
+    }
+
+    fn len(&self) -> usize {
+        lock(&self.places).len()
+    }
+
+    fn at(&self, number: usize) -> Arc<Place> {
+        let places = lock(&self.places);
+        places[number % places.len()].clone()
+    }
+
+    async fn open(&self, place: &Place) -> Option<Conn> {
+        Conn::new(options(&place.address, place.port, &self.user, &self.password)).await.ok()
+    }
+
+    /// Whether the member took it; one that is just being looked at is left for the next one.
+    async fn write(&self, place: &Place, statement: &str) -> bool {
+        let Ok(mut session) = place.session.try_lock() else { return false };
+        let written = async {
+            let mut conn = match session.take() {
+                Some(conn) => conn,
+                None => self.open(place).await?,
+            };
+            match conn.query_drop(statement).await {
+                Ok(()) => Some((conn, true)),
+                // Refused, but the session is good.
+                Err(mysql_async::Error::Server(why)) if why.code == READ_ONLY => Some((conn, false)),
+                Err(_) => None,
+            }
+        };
+        match tokio::time::timeout(PATIENCE, written).await {
+            Ok(Some((conn, done))) => {
+                *session = Some(conn);
+                done
+            }
+            _ => false,
+        }
+    }
+
+    /// Looks whether the session is good, unless it is being used.
+    async fn keep(&self, place: &Place) {
+        let Ok(mut session) = place.session.try_lock() else { return };
+        let kept = async {
+            if let Some(mut conn) = session.take()
+                && conn.ping().await.is_ok()
+            {
+                return Some(conn);
+            }
+            self.open(place).await
+        };
+        *session = tokio::time::timeout(KEPT_EVERY, kept).await.ok().flatten();
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
 pub struct Roamer {
     ledger: Arc<Mutex<Ledger>>,
-    members: Arc<Mutex<Vec<(String, u16)>>>,
-    writing: JoinHandle<()>,
+    pool: Arc<Pool>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 /// What the application has seen.
@@ -34,32 +119,36 @@ pub struct Ledger {
     pub acknowledged: BTreeSet<u64>,
     /// The longest time between two acknowledgements since it was last asked for.
     pub gap: Duration,
-    /// When that began and ended.
-    pub around: (Timestamp, Timestamp),
+    /// When rows were acknowledged since then.
+    pub times: Vec<Timestamp>,
     /// The longest that one statement took to be answered, in any way, since then.
     pub longest: Duration,
-    last: (Instant, Timestamp),
+    last: Instant,
 }
 
 impl Ledger {
+    /// The acknowledgements before and after a moment; none where it was not in between.
+    pub fn around(&self, moment: Timestamp) -> Option<(Timestamp, Timestamp)> {
+        let after = self.times.partition_point(|time| *time <= moment);
+        Some((*self.times.get(after.checked_sub(1)?)?, *self.times.get(after)?))
+    }
+
     fn note(&mut self, acknowledged: Option<u64>, began: Instant) {
         self.longest = self.longest.max(began.elapsed());
         if let Some(id) = acknowledged {
             self.acknowledged.insert(id);
-            let now = (Instant::now(), Timestamp::now());
-            let gap = now.0 - self.last.0;
-            if gap > self.gap {
-                (self.gap, self.around) = (gap, (self.last.1, now.1));
-            }
+            let now = Instant::now();
+            self.gap = self.gap.max(now - self.last);
             self.last = now;
+            self.times.push(Timestamp::now());
         }
     }
 }
 
 impl Roamer {
-    pub(super) async fn start(members: Vec<(String, u16)>, first: usize, secrets: &Secrets) -> Roamer {
-        let (user, password) =
-            (secrets.application.user.clone(), secrets.application.password.expose().to_owned());
+    /// Starts it; the one at `first` takes writes now, and gets the table.
+    pub async fn start(members: Vec<(String, u16)>, first: usize, user: &str, password: &str) -> Roamer {
+        let (user, password) = (user.to_owned(), password.to_owned());
         let (address, port) = members[first].clone();
         let mut sql = Sql::connect(&address, port, &user, &password).await;
         sql.run("CREATE DATABASE IF NOT EXISTS ledger").await;
@@ -67,56 +156,43 @@ impl Roamer {
         let ledger = Arc::new(Mutex::new(Ledger {
             acknowledged: BTreeSet::new(),
             gap: Duration::ZERO,
-            around: Default::default(),
+            times: Vec::new(),
             longest: Duration::ZERO,
-            last: (Instant::now(), Timestamp::now()),
+            last: Instant::now(),
         }));
-        let members = Arc::new(Mutex::new(members));
-        let (shared, known) = (ledger.clone(), members.clone());
+        let pool = Arc::new(Pool { places: Mutex::default(), user, password });
+        pool.set(members);
+        let (shared, known) = (ledger.clone(), pool.clone());
         let writing = tokio::spawn(async move {
-            let mut open: std::collections::BTreeMap<(String, u16), Conn> = Default::default();
             let mut at = first;
             for id in 0u64.. {
-                let all = lock(&known).clone();
-                let place = all[at % all.len()].clone();
+                let place = known.at(at);
                 let began = Instant::now();
-                let written = tokio::time::timeout(PATIENCE, async {
-                    let mut conn = match open.remove(&place) {
-                        Some(conn) => conn,
-                        None => Conn::new(options(&place.0, place.1, &user, &password)).await.ok()?,
-                    };
-                    let insert = format!("INSERT INTO ledger.rows_written VALUES ({id})");
-                    match conn.query_drop(insert).await {
-                        Ok(()) => Some((conn, true)),
-                        // Refused, but the session is good.
-                        Err(mysql_async::Error::Server(why)) if why.code == 1290 => Some((conn, false)),
-                        Err(_) => None,
-                    }
-                })
-                .await;
-                let done = match written {
-                    Ok(Some((conn, done))) => {
-                        open.insert(place, conn);
-                        done
-                    }
-                    _ => false,
-                };
+                let insert = format!("INSERT INTO ledger.rows_written VALUES ({id})");
+                let done = known.write(&place, &insert).await;
                 lock(&shared).note(done.then_some(id), began);
                 if !done {
                     at += 1;
                 }
                 // One that finds nobody does not turn without a pause.
-                if done || at.is_multiple_of(all.len()) {
+                if done || at.is_multiple_of(known.len()) {
                     tokio::time::sleep(EVERY).await;
                 }
             }
         });
-        Roamer { ledger, members, writing }
+        let kept = pool.clone();
+        let keeping = tokio::spawn(async move {
+            for at in 0.. {
+                tokio::time::sleep(KEPT_EVERY).await;
+                kept.keep(&kept.at(at)).await;
+            }
+        });
+        Roamer { ledger, pool, tasks: [writing, keeping] }
     }
 
     /// The members it tries, from now on.
     pub fn set_members(&self, members: Vec<(String, u16)>) {
-        *lock(&self.members) = members;
+        self.pool.set(members);
     }
 
     /// What it has seen; the longest times begin anew.
@@ -124,6 +200,7 @@ impl Roamer {
         let mut ledger = lock(&self.ledger);
         let seen = ledger.clone();
         (ledger.gap, ledger.longest) = (Duration::ZERO, Duration::ZERO);
+        ledger.times.clear();
         seen
     }
 
@@ -141,9 +218,11 @@ impl Roamer {
 
     /// Stops it; what it has seen.
     pub async fn stop(self) -> Ledger {
-        self.writing.abort();
-        // Ended by the line above.
-        let _ = self.writing.await;
+        for task in self.tasks {
+            task.abort();
+            // Ended by the line above.
+            let _ = task.await;
+        }
         lock(&self.ledger).clone()
     }
 }

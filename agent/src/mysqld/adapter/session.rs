@@ -106,8 +106,11 @@ impl Session for Connected {
             // It takes a second.
             None => self.wire.run(WHAT, "SET GLOBAL rpl_semi_sync_source_enabled = OFF", LONG).await,
             Some(acks) => {
-                self.set(WHAT, "rpl_semi_sync_source_wait_for_replica_count", &acks.to_string()).await?;
-                self.set(WHAT, "rpl_semi_sync_source_enabled", "ON").await?;
+                let sql = format!(
+                    "SET GLOBAL rpl_semi_sync_source_wait_for_replica_count = {acks}, \
+                     GLOBAL rpl_semi_sync_source_enabled = ON"
+                );
+                self.wire.run(WHAT, &sql, LONG).await?;
                 observing::waits_for(&mut self.wire, WHAT, acks).await
             }
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use schemadock_integration::fleet::{Fleet, IMAGE, Sql, docker};
+use schemadock_integration::fleet::{Fleet, IMAGE, Roamer, Sql, docker};
 
 /// The password of the accounts made by hand.
 const PASSWORD: &str = "floor-7eW2kq";
@@ -109,6 +109,12 @@ impl Server {
         while sql.text(both).await != "1" {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+    }
+
+    /// An application that writes to whichever of these servers takes it, the first one first.
+    pub(crate) async fn roamer(servers: &[Server]) -> Roamer {
+        let places = servers.iter().map(|server| (server.address.clone(), 7335)).collect();
+        Roamer::start(places, 0, "by_hand", PASSWORD).await
     }
 
     /// CLONE from another server, until this one would answer again.

@@ -2,6 +2,7 @@
 //! under `target/bench/`.
 
 mod agent;
+mod by_hand;
 mod converge;
 mod floor;
 mod operations;

@@ -10,7 +10,7 @@ use schemadock_integration::fleet::{Fleet, Options, Sql};
 use schemadock_schema::Timestamp;
 
 use crate::floor::Server;
-use crate::{Line, median};
+use crate::{Line, by_hand, median};
 
 const SHOP: &str = "shop";
 
@@ -21,47 +21,56 @@ pub(crate) async fn run(switchovers: u32, rounds: u32, seconds: u64) -> Vec<Line
     let office = fleet.keys.controller_leader();
     fleet.until("a controller in office", |world| world.entry(&office).map(|_| ())).await;
     fleet.done(&["cluster", "create", SHOP, "--replicas", "2", "--size", "1GiB"]).await;
-    let mut lines = gaps(&fleet, switchovers).await;
-    lines.extend(steady(&fleet, rounds, seconds).await);
+    let floors: Vec<Server> = (1..=3).map(|number| Server::new(&fleet, number)).collect();
+    by_hand::prepare(&fleet, &floors).await;
+    let (mut lines, ours) = gaps(&fleet, switchovers).await;
+    lines.extend(steady(&fleet, &floors, rounds, seconds).await);
+    let by_hand = median(by_hand::gaps(&floors, switchovers).await);
+    lines.push(Line::plain("write gap by hand, median", by_hand, "ms"));
+    lines.push(Line::plain("ratio of the write gaps, ours by by hand", ours / by_hand, ""));
     lines
 }
 
 /// The time without acknowledgements, as a writer with 2 ms between its writes sees it.
-async fn gaps(fleet: &Fleet, switchovers: u32) -> Vec<Line> {
+async fn gaps(fleet: &Fleet, switchovers: u32) -> (Vec<Line>, f64) {
     let roamer = fleet.roamer(SHOP).await;
     roamer.more(200).await;
     let quiet = roamer.look().gap;
-    let (mut gaps, mut steps) = (Vec::new(), Vec::new());
+    let (mut gaps, mut longest, mut steps) = (Vec::new(), Vec::new(), Vec::new());
     for number in 1..=switchovers {
         roamer.look();
         fleet.done(&["cluster", "switchover", SHOP]).await;
         roamer.more(50).await;
         let seen = roamer.look();
-        gaps.push(seen.gap.as_secs_f64() * 1e3);
+        longest.push(seen.gap.as_secs_f64() * 1e3);
+        let mut times = steps_of_the_last(fleet);
+        let around = times[DECIDED].and_then(|decided| seen.around(decided)).expect("rows before and after");
+        (times[0], times[STEPS.len() - 1]) = (Some(around.0), Some(around.1));
+        gaps.push(milliseconds(around.0, around.1));
         eprintln!("switchover {number} of {switchovers}: {:.1} ms", gaps.last().copied().unwrap_or(0.0));
-        steps.push(steps_of_the_last(fleet, seen.around));
+        steps.push(times);
     }
     let ledger = roamer.stop().await;
     fleet.verify(SHOP, &ledger).await;
     let least = gaps.iter().copied().fold(f64::INFINITY, f64::min);
     let most = gaps.iter().copied().fold(0.0, f64::max);
+    let median_gap = median(gaps);
     let mut lines = vec![
-        Line::plain("longest gap without a switchover", quiet.as_secs_f64() * 1e3, "ms"),
         Line::plain("write gap of a switchover, least", least, "ms"),
-        Line::at_most("write gap of a switchover, median", median(gaps), "ms", 15.0),
+        Line::at_most("write gap of a switchover, median", median_gap, "ms", 15.0),
         Line::at_most("write gap of a switchover, most", most, "ms", 60.0),
+        Line::plain("longest gap in the seconds around it, median", median(longest), "ms"),
+        Line::plain("longest gap in a second without one", quiet.as_secs_f64() * 1e3, "ms"),
     ];
     for (at, (_, what)) in STEPS.iter().enumerate().skip(1) {
-        let took = steps
-            .iter()
-            .filter_map(|times| Some(times[at]?.duration_since(times[at - 1]?).as_secs_f64() * 1e3));
+        let took = steps.iter().filter_map(|times| Some(milliseconds(times[at - 1]?, times[at]?)));
         lines.push(Line::plain(what, median(took.collect()), "ms"));
     }
-    lines
+    (lines, median_gap)
 }
 
 /// What the agents log of a handover, in order, and what lies between such a line and the one before.
-const STEPS: [(&str, &str); 13] = [
+const STEPS: [(&str, &str); 10] = [
     ("", ""),
     ("freeze begun", "  the client's last acknowledgement was before"),
     ("freeze returned", "  the old master's super_read_only returns"),
@@ -70,15 +79,19 @@ const STEPS: [(&str, &str); 13] = [
     ("caught up", "  it has applied it"),
     ("receives no more", "  its receiver is stopped"),
     ("decided", "  the decision is in etcd"),
-    ("opening: super_read_only", "  its super_read_only is off"),
-    ("opening: accounts", "  others are shut out"),
-    ("opening: marker", "  the marker is acknowledged"),
     ("opened", "  it is open"),
     ("", "  the client's first acknowledgement"),
 ];
 
-/// When each step of the newest term's handover was logged, between the client's acknowledgements around it.
-fn steps_of_the_last(fleet: &Fleet, around: (Timestamp, Timestamp)) -> [Option<Timestamp>; STEPS.len()] {
+/// Where among them it is decided.
+const DECIDED: usize = 7;
+
+pub(crate) fn milliseconds(from: Timestamp, to: Timestamp) -> f64 {
+    to.duration_since(from).as_secs_f64() * 1e3
+}
+
+/// When each step of the newest term's handover was logged.
+fn steps_of_the_last(fleet: &Fleet) -> [Option<Timestamp>; STEPS.len()] {
     let mut newest = (0, [None; STEPS.len()]);
     for line in fleet.agents.iter().flat_map(|agent| {
         let text = agent.log_text();
@@ -96,32 +109,11 @@ fn steps_of_the_last(fleet: &Fleet, around: (Timestamp, Timestamp)) -> [Option<T
             newest.1[step] = Some(at);
         }
     }
-    let (_, mut times) = newest;
-    (times[0], times[STEPS.len() - 1]) = (Some(around.0), Some(around.1));
-    times
+    newest.1
 }
 
 /// Writes a second with 1, 8 and 32 writers, here and by hand in turn.
-async fn steady(fleet: &Fleet, rounds: u32, seconds: u64) -> Vec<Line> {
-    let floors: Vec<Server> = (1..=3).map(|number| Server::new(fleet, number)).collect();
-    for server in &floors {
-        server.prepare(fleet);
-        server.start();
-    }
-    let mut answering = join_all(floors.iter().map(Server::answers)).await;
-    for sql in &mut answering {
-        for half in ["source", "replica"] {
-            sql.run(&format!("INSTALL PLUGIN rpl_semi_sync_{half} SONAME 'semisync_{half}.so'")).await;
-        }
-        sql.run("SET GLOBAL sync_relay_log = 1").await;
-    }
-    let (master, minions) = answering.split_first_mut().expect("three");
-    for (sql, server) in minions.iter_mut().zip(&floors[1..]) {
-        sql.run("SET GLOBAL rpl_semi_sync_replica_enabled = ON").await;
-        server.attach(sql, &floors[0]).await;
-    }
-    master.run("SET GLOBAL rpl_semi_sync_source_timeout = 1000000000000000000").await;
-    master.run("SET GLOBAL rpl_semi_sync_source_enabled = ON").await;
+async fn steady(fleet: &Fleet, floors: &[Server], rounds: u32, seconds: u64) -> Vec<Line> {
     let mut lines = Vec::new();
     for writers in [1, 8, 32] {
         let (mut ours, mut by_hand) = (Vec::new(), Vec::new());

@@ -6,6 +6,7 @@ mod switchover;
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemadock_agent_plan::foresee::{Step, foresee};
+use schemadock_agent_plan::handover::receives_early;
 use schemadock_agent_plan::observed::{
     ChannelSeen, ContainerState, Seen, ServerSeen, SourceSeen, Stopping, ThreadState,
 };
@@ -192,11 +193,13 @@ impl World {
             leadership.present().and_then(|record| source_by_record(record, &name(n), meant)).map(|source| {
                 members.iter().find(|member| member.name == *source).map(|m| (m.host.clone(), m.port))
             });
+        let decided = by_record.is_some();
         let named = match by_record {
             Some(place) => place,
             None => named.or_else(|| leader.map(|leader| (leader.host.clone(), leader.port))),
         };
-        let source = named.filter(|_| master != Some(n)).map(|(host, port)| {
+        let follows = decided || master != Some(n);
+        let source = named.filter(|_| follows).map(|(host, port)| {
             let there = members.iter().find(|member| member.host == host && member.port == port);
             SourceWish {
                 address: there.and_then(|member| member.address.clone()).into(),
@@ -255,11 +258,12 @@ impl World {
         if !host.docker {
             (seen.container, seen.image) = (unknown(), unknown());
         }
-        let source = wish.source.as_ref().filter(|_| !wish.leads());
+        let source = wish.source.as_ref().filter(|_| !wish.leads() || receives_early(wish));
         // Nobody here has to wait for what is on its way.
         seen.handover.settled = true;
         seen.source = self.look(source.and_then(|s| Some((s.address.present()?, s.port))), &seen);
         seen.leader = match source {
+            Some(_) if wish.leads() => Known::Absent,
             Some(_) => self.look(wish.leader.as_ref().map(|(host, port)| (host, *port)), &seen),
             None => Known::Absent,
         };
@@ -484,8 +488,10 @@ impl World {
         server.gtid_executed = server.gtid_executed.union(&commit);
         self.replicate();
         let holds = |host: &&Host| {
-            let server = host.seen.server.present();
-            server.is_some_and(|server| server.acknowledging && server.received().contains(&commit))
+            host.seen.server.present().is_some_and(|server| {
+                let from = server.channel.as_ref().and_then(|channel| channel.source_uuid.as_ref());
+                server.acknowledging && from == Some(&uuid) && server.received().contains(&commit)
+            })
         };
         // Who waits is told of nothing; here he does not come back to ask.
         if self.hosts.values().filter(holds).count() as u32 >= needed {
