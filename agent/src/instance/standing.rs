@@ -143,7 +143,7 @@ async fn ends_soon(session: &mut Box<dyn Session>) -> Result<(), MysqlError> {
         session.stop_applier(APPLIER_STOPS_WITHIN).await?;
     }
     let receivers: Vec<String> = server.receivers.into_iter().collect();
-    session.end_sessions_of(&receivers).await.map(drop)
+    session.end_sessions_of(&receivers, Duration::ZERO).await.map(drop)
 }
 
 impl Lane {

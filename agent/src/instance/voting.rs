@@ -29,6 +29,8 @@ const OPENS_WITHIN: Duration = Duration::from_secs(1);
 const STALLED_AFTER: Duration = Duration::from_millis(50);
 /// How long a receiver may take to stop.
 pub(super) const STOPS_WITHIN: Duration = Duration::from_millis(2500);
+/// How long a receiver that is shut out may take to end by itself.
+const ENDS_BY_ITSELF: Duration = Duration::from_secs(1);
 /// How often receivers that acknowledge and are not to be counted are told of.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// How often a server is looked at whose commits wait, while others are acknowledged.
@@ -90,7 +92,8 @@ impl Lane {
         let session = self.own()?;
         session.lock_accounts(lock, unlock).await?;
         if !lock.is_empty() {
-            session.end_sessions_of(lock).await?;
+            // Their own agents stop them, too: seldom one has to be killed.
+            session.end_sessions_of(lock, ENDS_BY_ITSELF).await?;
             self.instance.tell(wish, "shut-out", format!("receives no more from here: {}", lock.join(", ")));
         }
         self.accounts_at = None;
@@ -98,7 +101,7 @@ impl Lane {
     }
 
     pub(super) async fn end_receivers(&mut self, wish: &Wish, users: &[String]) -> Result<(), StepError> {
-        self.own()?.end_sessions_of(users).await?;
+        self.own()?.end_sessions_of(users, ENDS_BY_ITSELF).await?;
         let message =
             format!("connections of {} were ended: they are not to receive from here", users.join(", "));
         self.instance.tell(wish, "shut-out", message);
@@ -180,7 +183,8 @@ impl Lane {
             session.lock_accounts(&ranks.lock, &ranks.unlock).await?;
         }
         if !ranks.out.is_empty() {
-            session.end_sessions_of(&ranks.out).await?;
+            // Nothing is acknowledged yet.
+            session.end_sessions_of(&ranks.out, Duration::ZERO).await?;
         }
         // Looked at a moment ago; and under `offline_mode` nobody comes who has no business here.
         if strangers {

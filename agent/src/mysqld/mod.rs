@@ -247,8 +247,12 @@ pub trait Session: Send {
     /// Ends all sessions of users without CONNECTION_ADMIN and SUPER, and sees them gone.
     async fn end_client_sessions(&mut self) -> Result<u32, MysqlError>;
 
-    /// Ends all sessions of these users, dump threads too, and sees them gone.
-    async fn end_sessions_of(&mut self, users: &[String]) -> Result<u32, MysqlError>;
+    /// Ends all sessions of these users, dump threads too, and sees them gone; those that end by themselves within `grace`
+    /// are not killed.
+    ///
+    /// A dump thread whose replica acknowledges at this moment is better not killed: over TLS that can leave the plugin's
+    /// thread that reads acknowledgements in an endless loop, and every commit waits from then on (seen with MySQL 9.7.4).
+    async fn end_sessions_of(&mut self, users: &[String], grace: Duration) -> Result<u32, MysqlError>;
 
     /// Ends all connections that acknowledge what they receive, but for those of these users, and sees them gone; whose
     /// they were.

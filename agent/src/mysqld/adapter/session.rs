@@ -184,8 +184,8 @@ impl Session for Connected {
         sessions::end_clients(&mut self.wire).await
     }
 
-    async fn end_sessions_of(&mut self, users: &[String]) -> Result<u32, MysqlError> {
-        sessions::end_of(&mut self.wire, users).await
+    async fn end_sessions_of(&mut self, users: &[String], grace: Duration) -> Result<u32, MysqlError> {
+        sessions::end_of(&mut self.wire, users, grace).await
     }
 
     async fn end_acknowledgers(&mut self, kept: &BTreeSet<String>) -> Result<BTreeSet<String>, MysqlError> {

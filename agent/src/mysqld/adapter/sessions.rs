@@ -33,12 +33,12 @@ const NOBODY: [&str; 3] = ["system user", "event_scheduler", "unauthenticated us
 /// All other sessions of this session's user.
 pub(super) async fn end_own(wire: &mut Wire) -> Result<u32, MysqlError> {
     let user = wire.user().to_owned();
-    end(wire, "the end of own sessions", |other| other == user).await
+    end(wire, "the end of own sessions", |other| other == user, Duration::ZERO).await
 }
 
 /// All sessions of these users.
-pub(super) async fn end_of(wire: &mut Wire, users: &[String]) -> Result<u32, MysqlError> {
-    end(wire, "the end of receivers", |other| users.iter().any(|user| user == other)).await
+pub(super) async fn end_of(wire: &mut Wire, users: &[String], grace: Duration) -> Result<u32, MysqlError> {
+    end(wire, "the end of receivers", |other| users.iter().any(|user| user == other), grace).await
 }
 
 /// All sessions of users none of whose accounts has CONNECTION_ADMIN or SUPER.
@@ -48,11 +48,17 @@ pub(super) async fn end_clients(wire: &mut Wire) -> Result<u32, MysqlError> {
                WHERE Super_priv = 'Y'";
     let rows = wire.rows(WHAT, sql, DEADLINE).await?;
     let kept: BTreeSet<String> = rows.iter().filter_map(|row| owned(row, 0)).collect();
-    end(wire, WHAT, |user| !kept.contains(user) && !NOBODY.contains(&user)).await
+    end(wire, WHAT, |user| !kept.contains(user) && !NOBODY.contains(&user), Duration::ZERO).await
 }
 
-async fn end(wire: &mut Wire, what: &'static str, whose: impl Fn(&str) -> bool) -> Result<u32, MysqlError> {
+async fn end(
+    wire: &mut Wire,
+    what: &'static str,
+    whose: impl Fn(&str) -> bool,
+    grace: Duration,
+) -> Result<u32, MysqlError> {
     let until = Instant::now() + LONG;
+    let by_force = Instant::now() + grace;
     let mut asked = BTreeSet::new();
     loop {
         let left = list(wire, what, &whose).await?;
@@ -64,7 +70,7 @@ async fn end(wire: &mut Wire, what: &'static str, whose: impl Fn(&str) -> bool) 
             return Err(MysqlError::Answer { what, why });
         }
         for id in left {
-            if !asked.insert(id) {
+            if Instant::now() < by_force || !asked.insert(id) {
                 continue;
             }
             kill(wire, what, id).await?;

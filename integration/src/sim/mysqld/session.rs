@@ -360,12 +360,12 @@ impl Session for SimSession {
             .await?;
         let list: Vec<String> = users.iter().cloned().collect();
         if !list.is_empty() {
-            self.end_sessions_of(&list).await?;
+            self.end_sessions_of(&list, Duration::ZERO).await?;
         }
         Ok(users)
     }
 
-    async fn end_sessions_of(&mut self, users: &[String]) -> Result<u32, MysqlError> {
+    async fn end_sessions_of(&mut self, users: &[String], _grace: Duration) -> Result<u32, MysqlError> {
         self.change("the end of receivers", |state, pid| {
             let cut = state
                 .receivers_of(pid)
