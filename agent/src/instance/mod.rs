@@ -6,12 +6,13 @@
 //! | [`probing`] | what that lane asks of other servers |
 //! | [`handover`] | that lane's steps when the leadership is handed over |
 //! | [`voting`] | that lane's steps about voters |
-//! | [`claim`], [`foreign`] | that lane's steps about a free leadership, and about foreign transactions |
+//! | [`accounts`], [`claim`], [`foreign`] | that lane's steps about accounts, a free leadership, foreign transactions |
 //! | [`opening`] | the permit that only a linearizable read can make |
 //! | [`converge`] | the lane of Docker, disk, settings and seeds |
 //! | [`provision`], [`running`] | steps of the converge lane before and after the server answers |
 //! | [`publish`] | when a status is worth a write |
 
+mod accounts;
 mod claim;
 mod converge;
 mod events;
