@@ -23,9 +23,6 @@ use crate::context::Whose;
 /// How many events wait at most while the store is away; older ones go first.
 const BOUND: usize = 1000;
 
-/// For so long they are taken together: in a change of master they come in flocks, and disks have better things to do.
-const GATHERED: Duration = Duration::from_millis(100);
-
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Events {
@@ -141,14 +138,8 @@ async fn write(
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = inner.news.notified() => {}
+                () = inner.news.notified() => continue,
             }
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(GATHERED) => {}
-            }
-            continue;
         }
         // Only a believed store gets events (the contract's list of what a strange store gets does not have them).
         let ours = *whose_name.borrow() == Whose::Ours;

@@ -112,49 +112,39 @@ async fn agents_may_end_at_any_moment_of_a_switchover() {
         fleet.agent(number).kill();
         fleet.agent(number).start(&[("SCHEMADOCK_FAILPOINT", &point)]);
     }
-    let mut moments = 0;
-    // Until no agent meets a step at which it has not ended.
-    for round in 0..30 {
-        let now: usize = (1..=3)
-            .map(|number| std::fs::read_to_string(had(&fleet, number)).unwrap_or_default().lines().count())
-            .sum();
-        if round % 3 == 0 && round > 0 {
-            if now == moments {
-                break;
-            }
-            moments = now;
-        }
-        let to = fleet.minions(SHOP)[round % 2].clone();
-        let asked = fleet.run(&["cluster", "switchover", SHOP, "--to", &to, "--no-wait"]).await;
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(90);
-        let below = fleet.keys.operations();
-        let open = |fleet: &Fleet| fleet.world().below(&below).any(|entry| !over(&entry.value));
-        let writes = |fleet: &Fleet| {
-            let leads = fleet.leads(SHOP);
-            fleet
-                .world()
-                .status(&leads)
-                .is_some_and(|status| status.writable == Some(true) && status.converged)
-        };
-        while open(&fleet) || !writes(&fleet) {
-            assert!(tokio::time::Instant::now() < deadline, "it does not end\n{}", fleet.describe());
-            for number in 1..=3 {
-                let point = each(&fleet, number);
-                if !fleet.agent(number).is_running() {
-                    fleet.agent(number).start(&[("SCHEMADOCK_FAILPOINT", &point)]);
+    let count = |fleet: &Fleet| -> usize {
+        let had = (1..=3).map(|number| std::fs::read_to_string(had(fleet, number)).unwrap_or_default());
+        had.map(|text| text.lines().count()).sum()
+    };
+    // With three members, and with two: there the old master acknowledges.
+    for replicas in ["2", "1"] {
+        asked_for(&mut fleet, &["cluster", "scale", SHOP, "--replicas", replicas], each).await;
+        let mut moments = 0;
+        // Until no agent meets a step at which it has not ended.
+        for round in 0..30 {
+            if round % 3 == 0 {
+                let now = count(&fleet);
+                if round > 0 && now == moments {
+                    break;
                 }
+                moments = now;
             }
-            fleet.agent(1).ended(Duration::from_millis(100)).await;
+            let minions = fleet.minions(SHOP);
+            let to = &minions[round % minions.len()];
+            asked_for(&mut fleet, &["cluster", "switchover", SHOP, "--to", to], each).await;
+            roamer.more(20).await;
+            roamer.look().tell(&format!("switchover {round} to {to}"));
         }
-        roamer.more(20).await;
-        roamer.look().tell(&format!("switchover {round} to {to} ({})", asked.code));
     }
+    let moments = count(&fleet);
     for number in 1..=3 {
         println!("agent {number}:\n{}", std::fs::read_to_string(had(&fleet, number)).unwrap_or_default());
         fleet.agent(number).kill();
         fleet.agent(number).start(&[]);
     }
     assert!(moments > 40, "the agents ended at {moments} moments");
+    let all: String = (1..=3).map(|n| std::fs::read_to_string(had(&fleet, n)).unwrap_or_default()).collect();
+    assert!(all.contains("FollowCandidate"), "{all}");
     fleet.until_converged_cluster(SHOP).await;
     let states = fleet.done(&["get", "operations", "-o", "json"]).await.stdout;
     let states: Value = serde_json::from_str(&states).unwrap();
@@ -164,6 +154,32 @@ async fn agents_may_end_at_any_moment_of_a_switchover() {
     }
     let ledger = roamer.stop().await;
     fleet.verify(SHOP, &ledger).await;
+}
+
+/// Asks for an operation, and starts agents that have ended again, until it is over and writes are possible.
+async fn asked_for(fleet: &mut Fleet, arguments: &[&str], each: impl Fn(&Fleet, u8) -> String) {
+    let mut arguments = arguments.to_vec();
+    arguments.push("--no-wait");
+    let asked = fleet.run(&arguments).await;
+    println!("{arguments:?}: {}", asked.code);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(90);
+    let below = fleet.keys.operations();
+    let open = |fleet: &Fleet| fleet.world().below(&below).any(|entry| !over(&entry.value));
+    let writes = |fleet: &Fleet| {
+        let leads = fleet.leads(SHOP);
+        let status = fleet.world().status(&leads);
+        status.is_some_and(|status| status.writable == Some(true) && status.converged)
+    };
+    while open(fleet) || !writes(fleet) {
+        assert!(tokio::time::Instant::now() < deadline, "it does not end\n{}", fleet.describe());
+        for number in 1..=3 {
+            let point = each(fleet, number);
+            if !fleet.agent(number).is_running() {
+                fleet.agent(number).start(&[("SCHEMADOCK_FAILPOINT", &point)]);
+            }
+        }
+        fleet.agent(1).ended(Duration::from_millis(100)).await;
+    }
 }
 
 fn over(document: &[u8]) -> bool {

@@ -77,10 +77,15 @@ pub(crate) fn image(desired: &Desired, seen: &Seen) -> Option<Plan<Step>> {
     }
 }
 
-/// A restart that was asked for.
+/// A restart that was asked for, or is the only way on.
 fn restart(wish: &Wish, seen: &Seen) -> Option<Plan<Step>> {
     let running = seen.container_runs() || seen.process.present().is_some();
-    (wish.restart_asked && running).then(|| stop("a restart was asked for".to_owned()))
+    let why = match (wish.restart_asked, seen.voting.hangs) {
+        (true, _) => "a restart was asked for",
+        (_, true) => "its semi-sync hangs: acknowledgements are not read any more",
+        _ => return None,
+    };
+    running.then(|| stop(why.to_owned()))
 }
 
 /// The file as it is to be.

@@ -196,6 +196,9 @@ pub struct VotingSeen {
     pub nudging: bool,
     /// Commits have passed without an acknowledgement since the record in force asks for them.
     pub unanswered: bool,
+    /// No commit is acknowledged any more though enough voters are connected, and a connection that was killed stays: the
+    /// server's own thread for acknowledgements hangs.
+    pub hangs: bool,
 }
 
 /// What this life of the agent has done in a handover.
@@ -245,6 +248,13 @@ impl ServerSeen {
     /// Whether its receiver may acknowledge, or would after its next start.
     pub fn may_acknowledge(&self) -> bool {
         self.semi_sync_replica || self.acknowledging
+    }
+
+    /// Whether what it has is the channel over which an old master receives from its successor before it hands over: that
+    /// is never applied while its own commits wait for others.
+    pub fn received_early(&self) -> bool {
+        let held = self.channel.as_ref().is_some_and(|channel| channel.applier == ThreadState::Off);
+        held && self.semi_sync_source
     }
 
     /// Executed and retrieved.

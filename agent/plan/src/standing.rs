@@ -146,7 +146,7 @@ fn lead(record: &Leadership, wish: &Wish, desired: &Desired, seen: &Seen, server
         // L6: what was received of this cluster's masters is applied before its relay logs go.
         let unapplied = server.received().minus(&server.gtid_executed);
         let of_masters = record.lineage.iter().any(|led| !unapplied.of_uuid(&led.server_uuid).is_empty());
-        if of_masters && !server.writable() {
+        if of_masters && !server.writable() && !server.received_early() {
             return match channel.applier {
                 ThreadState::Off => {
                     Plan::Do(Step::StartApplier { found: format!("not applied: {unapplied}") })
@@ -341,9 +341,7 @@ pub(crate) fn follow(
         return Plan::wait(WaitKind::Master, name_of(source), "its new master opens first");
     }
     // A former master's clients end before it is anybody's minion: half-open ones, too. It may receive already.
-    let received_early =
-        |channel: &ChannelSeen| channel.applier == ThreadState::Off && server.semi_sync_source;
-    if led && server.channel.as_ref().is_none_or(received_early) && !server.offline_mode {
+    if led && (server.channel.is_none() || server.received_early()) && !server.offline_mode {
         return Plan::Do(Step::StepDown);
     }
     let acknowledge = voting::acknowledges(record, wish, server);

@@ -126,8 +126,10 @@ impl Lane {
         let record = wish.grant.record().ok_or(StepError::Changed("the leadership"))?;
         let (_, candidate) = self.source.as_mut().ok_or(StepError::Changed("the session"))?;
         let theirs = candidate.position().await?.executed;
-        let own = self.own()?.position().await?.executed;
-        let foreign = theirs.minus(&own).minus(&record.settled);
+        let own = self.own()?.position().await?;
+        // What waits here for its acknowledgement may be executed there already.
+        let arrived = theirs.of_uuid(&own.server_uuid);
+        let foreign = theirs.minus(&own.executed).minus(&record.settled).minus(&arrived);
         if !foreign.is_empty() {
             return Err(StepError::Refused(format!(
                 "the candidate has {foreign}, which its master lacks: the handover is not begun; look at the candidate \

@@ -16,7 +16,8 @@ impl Lane {
     /// Looks at the source and the leader, where something is to be judged by them; `true`: it has looked.
     pub(super) async fn probe(&mut self, wish: &Wish, seen: &Seen) -> bool {
         let Some(server) = seen.server.present() else { return false };
-        let follows = !wish.leads() || receives_early(wish);
+        // A master looks at its successor once, before it receives from it.
+        let follows = !wish.leads() || (receives_early(wish) && server.channel.is_none());
         let Some(source) = wish.source.as_ref().filter(|_| follows) else { return false };
         let Known::Present(address) = &source.address else { return false };
         let attached = server.channel.as_ref().is_some_and(|channel| {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemadock_agent_plan::handover::is_urgent;
-use schemadock_agent_plan::observed::{Seen, Stopping, ThreadState, Work};
+use schemadock_agent_plan::observed::{Seen, ServerSeen, Stopping, ThreadState, Work};
 use schemadock_agent_plan::record::{AcceptedTerm, DataOrigin};
 use schemadock_agent_plan::standing::plan;
 use schemadock_agent_plan::step::{Plan, StandingStep as Step};
@@ -44,7 +44,7 @@ pub(super) struct Lane {
     pub(super) session: Option<Box<dyn Session>>,
     pub(super) source: Option<(Endpoint, Box<dyn Session>)>,
     pub(super) leader: Option<(Endpoint, Box<dyn Session>)>,
-    /// A second session on the own server, for the marker of an opening.
+    /// A second session on the own server, for the marker of an opening, or for what a take-over does side by side.
     pub(super) spare: Option<Box<dyn Session>>,
     /// What the last look saw of commits that wait.
     pub(super) waits: Option<Waits>,
@@ -191,10 +191,11 @@ impl Lane {
                 self.delays.next_delay()
             }
             Err(error) => {
-                if let StepError::Mysql(error) = &error
-                    && error.is_broken()
-                {
-                    self.session = None;
+                if let StepError::Mysql(error) = &error {
+                    if error.is_broken() {
+                        self.session = None;
+                    }
+                    self.judge_acknowledging(error);
                 }
                 self.instance.failed(&name, &error).await;
                 self.delays.next_delay()
@@ -316,6 +317,7 @@ impl Lane {
             state.seen.accounts = Known::Unknown(WhyUnknown::NotYet);
             // A server that comes back may have lost what a barrier has shown.
             state.seen.voting.barrier = None;
+            state.seen.voting.hangs = false;
         }
         self.replicated = found.present().is_some_and(|server| {
             let running = server.channel.as_ref().is_some_and(|channel| {
@@ -352,7 +354,8 @@ impl Lane {
                 return Ok(found.as_deref().is_some_and(mended));
             }
             Step::Close { found } => {
-                let follows = seen.server.present().is_some_and(|server| server.channel.is_some());
+                let channel = seen.server.present().and_then(|server| server.channel.as_ref());
+                let follows = channel.is_some_and(|channel| channel.applier != ThreadState::Off);
                 let session = self.own()?;
                 if !follows {
                     session.set_offline_mode(true).await?;
@@ -396,7 +399,9 @@ impl Lane {
             }
             Step::StartApplier { found } => {
                 self.own()?.start_applier().await?;
-                return Ok(self.replicated && mended(found));
+                // The last step of a handover is no repair.
+                let early = seen.server.present().is_some_and(ServerSeen::received_early);
+                return Ok(!early && self.replicated && mended(found));
             }
             Step::Detach { found } => {
                 let session = self.own()?;
@@ -406,14 +411,14 @@ impl Lane {
             }
             Step::ForgetSource { found } => {
                 let session = self.own()?;
+                // L12: on masters it is off; in a handover that was taken back it may have been turned on.
+                session.set_semi_sync_replica(false).await?;
                 session.stop_receiver(STOPS_WITHIN).await?;
                 session.stop_applier(Duration::from_secs(5)).await?;
                 session.forget_source().await?;
-                // L12: on masters it is off; in a handover that was taken back it may have been turned on.
-                session.set_semi_sync_replica(false).await?;
-                // The channel of a former minion is left over from its handover, and no drift.
-                let won = seen.handover.won.is_some();
-                return Ok(!won && mended(found));
+                // What is left over from a handover is no drift.
+                let early = seen.server.present().is_some_and(ServerSeen::received_early);
+                return Ok(!early && seen.handover.won.is_none() && mended(found));
             }
             Step::LiftOffline => self.own()?.set_offline_mode(false).await?,
             Step::EnsureAccounts { found } => {

@@ -27,6 +27,8 @@ use crate::mysqld::{Endpoint, Login, MysqlError, Session};
 const OPENS_WITHIN: Duration = Duration::from_secs(1);
 /// How long commits wait, without any being acknowledged, before that is no matter of moments any more (L13).
 const STALLED_AFTER: Duration = Duration::from_millis(50);
+/// How long all commits wait, beside a connection that was killed and stays, before semi-sync is taken to hang.
+const HANGS_AFTER: Duration = Duration::from_secs(10);
 /// How long a receiver may take to stop.
 pub(super) const STOPS_WITHIN: Duration = Duration::from_millis(2500);
 /// How long a receiver that is shut out may take to end by itself.
@@ -186,7 +188,7 @@ impl Lane {
             // Nothing is acknowledged yet.
             session.end_sessions_of(&ranks.out, Duration::ZERO).await?;
         }
-        // Looked at a moment ago; and under `offline_mode` nobody comes who has no business here.
+        // As of the last look; who comes later is seen once it is open (L12).
         if strangers {
             session.end_acknowledgers(&ranks.counted).await?;
         }
@@ -260,6 +262,23 @@ impl Lane {
         let news = (voting.stalled, voting.unanswered) != (stalled, unanswered);
         (voting.stalled, voting.unanswered) = (stalled, unanswered);
         news
+    }
+
+    /// MySQL 9.7: a connection killed while it acknowledges can leave the plugin's thread in an endless loop. Nothing but
+    /// the end of the server helps; L5: not a polite one, since commits wait.
+    pub(super) fn judge_acknowledging(&mut self, error: &MysqlError) {
+        let long = self.waits.is_some_and(|waits| waits.since.elapsed() >= HANGS_AFTER);
+        let mut state = self.instance.state();
+        let connected =
+            state.seen.server.present().is_some_and(|server| {
+                server.semi_sync_source && server.acks.clients >= server.acks_in_force()
+            });
+        if matches!(error, MysqlError::Remains { .. }) && long && connected {
+            tracing::error!(instance = %self.instance.name, %error, "acknowledgements are not read any more");
+            state.seen.voting.hangs = true;
+            drop(state);
+            self.instance.wake_converge.notify_one();
+        }
     }
 
     /// Under load some commit waits at every look: only one that no other has overtaken is looked at closely.

@@ -110,6 +110,16 @@ pub enum MysqlError {
         /// MySQL's words.
         message: String,
     },
+    /// Connections that were ended are still there.
+    #[error("mysqld still has {count} connections {seconds} s after it was asked for {what}")]
+    Remains {
+        /// What was asked.
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// How long they were waited for.
+        seconds: u64,
+    },
     /// The answer was not what such a server answers.
     #[error("mysqld answered {what} in an unknown way: {why}")]
     Answer {

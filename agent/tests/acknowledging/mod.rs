@@ -94,4 +94,11 @@ pub(crate) async fn receivers_are_shut_out(at_a: &mut Boxed, at_b: &mut Boxed) {
     // One that is not there is left out.
     at_a.lock_accounts(&["schemadock_r99".to_owned()], &[]).await.unwrap();
     until(at_b, |server| (server.channel.as_ref()?.receiver == ThreadState::On).then_some(())).await;
+    // One that ends by itself in time is not killed.
+    let (killed, stopped) =
+        tokio::join!(at_a.end_sessions_of(&user, 8 * SECOND), at_b.stop_receiver(3 * SECOND));
+    stopped.unwrap();
+    assert_eq!(killed.unwrap(), 0);
+    at_b.start_receiver().await.unwrap();
+    until(at_b, |server| (server.channel.as_ref()?.receiver == ThreadState::On).then_some(())).await;
 }

@@ -66,8 +66,7 @@ async fn end(
             return Ok(asked.len() as u32);
         }
         if Instant::now() >= until {
-            let why = format!("{} sessions did not end within {} s", left.len(), LONG.as_secs());
-            return Err(MysqlError::Answer { what, why });
+            return Err(MysqlError::Remains { what, count: left.len(), seconds: LONG.as_secs() });
         }
         for id in left {
             if Instant::now() < by_force || !asked.insert(id) {
@@ -96,8 +95,8 @@ pub(super) async fn end_acknowledgers(
             return Ok(whose);
         }
         if Instant::now() >= until {
-            let why = format!("{} connections did not end", left.len());
-            return Err(MysqlError::Answer { what: WHAT, why });
+            let seconds = DEADLINE.as_secs();
+            return Err(MysqlError::Remains { what: WHAT, count: left.len(), seconds });
         }
         for (id, user) in left {
             if asked.insert(id) {

@@ -129,6 +129,19 @@ fn documents_of_the_leader() {
             })
         ),
         ("commits pass without an acknowledgement", lossless(|seen| seen.voting.unanswered = true)),
+        ("its semi-sync hangs", lossless(|seen| seen.voting.hangs = true)),
+        (
+            "taken back, and what came from its successor is not applied",
+            lossless(|seen| {
+                let mut minion = Case::minion().seen;
+                let early = channel(&mut minion);
+                (early.applier, early.retrieved) = (ThreadState::Off, gtids(MASTER_UUID, 30));
+                let early = early.clone();
+                let server = server(seen);
+                (server.super_read_only, server.read_only) = (true, true);
+                server.channel = Some(early);
+            })
+        ),
         (
             "its role says minion",
             Case::master().with(|_, wish| {
