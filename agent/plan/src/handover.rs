@@ -105,12 +105,15 @@ pub fn receives_early(wish: &Wish) -> bool {
     wish.leads() && wish.grant.record().is_some_and(Leadership::needs_old_master)
 }
 
-/// Whether its channel is what it is to be then: it acknowledges, and nothing is applied.
-fn is_early(channel: &ChannelSeen, place: (&str, u16), server: &ServerSeen) -> bool {
-    (channel.host.as_str(), channel.port) == place
-        && channel.applier == ThreadState::Off
-        && channel.receiver == ThreadState::On
-        && server.acknowledging
+/// Whether it does so now as it is to: it acknowledges, and nothing is applied.
+pub fn is_behind_candidate(wish: &Wish, server: &ServerSeen) -> bool {
+    let candidate = wish.source.as_ref().and_then(|source| Some((source.address.present()?, source.port)));
+    server.channel.as_ref().is_some_and(|channel| {
+        Some((&channel.host, channel.port)) == candidate
+            && channel.applier == ThreadState::Off
+            && channel.receiver == ThreadState::On
+            && server.acknowledging
+    })
 }
 
 /// The old master's way behind the candidate. Nothing else may come in once it is frozen: what is left of its own time as a
@@ -132,7 +135,7 @@ fn follow_candidate(wish: &Wish, seen: &Seen, server: &ServerSeen) -> Option<Pla
         ));
     };
     match &server.channel {
-        Some(channel) if is_early(channel, (address, source.port), server) => None,
+        Some(_) if is_behind_candidate(wish, server) => None,
         // Begun a moment ago.
         Some(channel)
             if channel.applier == ThreadState::Off
@@ -150,26 +153,20 @@ fn follow_candidate(wish: &Wish, seen: &Seen, server: &ServerSeen) -> Option<Pla
     }
 }
 
-/// The voters that have not voted yet, or do not receive from the candidate: its opening is acknowledged by them, and would
-/// wait for their way there. The old master is one of them where the others are not enough.
-pub fn not_moved<'a>(record: &'a Leadership, wish: &'a Wish, server: &ServerSeen) -> Vec<&'a InstanceName> {
+/// The movers that have not voted yet, or do not receive from the candidate: its opening is acknowledged by them, and would
+/// wait for their way there.
+pub fn not_moved<'a>(record: &'a Leadership, wish: &'a Wish) -> Vec<&'a InstanceName> {
     let member = |name: &InstanceName| wish.members.iter().find(|member| member.name == *name);
     let candidate = record.to.as_ref().and_then(member);
     let candidate = candidate.and_then(|candidate| Some((candidate.address.clone()?, candidate.port)));
     let attached = |name: &InstanceName| {
         candidate.is_some() && member(name).and_then(|member| member.receives_from.clone()) == candidate
     };
-    let behind = || {
-        let (host, port) = candidate.as_ref()?;
-        server.channel.as_ref().map(|channel| is_early(channel, (host, *port), server))
-    };
-    let early = receives_early(wish) && behind() != Some(true);
     movers(record)
         .filter(|voter| {
             vote(wish, record, &voter.name, &voter.server_uuid).is_none() || !attached(&voter.name)
         })
         .map(|voter| &voter.name)
-        .chain(early.then_some(&wish.instance))
         .collect()
 }
 
@@ -187,7 +184,7 @@ fn hand_over(record: &Leadership, wish: &Wish, seen: &Seen, server: &ServerSeen)
             if let Some(plan) = follow_candidate(wish, seen, server) {
                 return plan;
             }
-            let missing = not_moved(record, wish, server);
+            let missing = not_moved(record, wish);
             if !missing.is_empty() {
                 let message =
                     format!("the handover to {to} waits until {} has moved", any_of(missing.into_iter()));

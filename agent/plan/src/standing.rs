@@ -146,7 +146,11 @@ fn lead(record: &Leadership, wish: &Wish, desired: &Desired, seen: &Seen, server
         // L6: what was received of this cluster's masters is applied before its relay logs go.
         let unapplied = server.received().minus(&server.gtid_executed);
         let of_masters = record.lineage.iter().any(|led| !unapplied.of_uuid(&led.server_uuid).is_empty());
-        if of_masters && !server.writable() && !server.received_early() {
+        if of_masters && !server.writable() {
+            // Applied behind its own semi-sync it would wait for itself.
+            if server.received_early() {
+                return Plan::Do(Step::SemiSyncOff { found: format!("not applied: {unapplied}") });
+            }
             return match channel.applier {
                 ThreadState::Off => {
                     Plan::Do(Step::StartApplier { found: format!("not applied: {unapplied}") })

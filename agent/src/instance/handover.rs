@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use schemadock_agent_plan::handover::{movers, not_moved, receives_early};
+use schemadock_agent_plan::handover::{is_behind_candidate, movers, not_moved, receives_early};
 use schemadock_agent_plan::observed::{FreezeSeen, FreezeState, Seen};
 use schemadock_agent_plan::record::AcceptedTerm;
 use schemadock_agent_plan::wish::{Grant, Wish};
@@ -44,11 +44,10 @@ impl Lane {
             .and_then(|record| record.deadline)
             .is_some_and(|deadline| instance.ctx.clock.now() > deadline);
         let long = self.frozen_at.is_some_and(|at| at.elapsed() > instance.ctx.scaled(FREEZE));
-        let (_, _, seen) = instance.snapshot();
-        let moved = record
-            .zip(seen.server.present())
-            .filter(|(record, server)| wish.leads() && not_moved(record, wish, server).is_empty());
-        self.moved = moved.map(|(record, _)| match self.moved {
+        let behind = !receives_early(wish)
+            || instance.state().seen.server.present().is_some_and(|server| is_behind_candidate(wish, server));
+        let moved = record.filter(|record| wish.leads() && behind && not_moved(record, wish).is_empty());
+        self.moved = moved.map(|record| match self.moved {
             Some((term, since)) if term == record.term => (term, since),
             _ => (record.term, Instant::now()),
         });

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use schemadock_schema::Timestamp;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::Sql;
@@ -108,6 +109,8 @@ impl Pool {
 #[derive(Debug)]
 pub struct Roamer {
     ledger: Arc<Mutex<Ledger>>,
+    /// How many rows were acknowledged.
+    count: watch::Sender<usize>,
     pool: Arc<Pool>,
     tasks: [JoinHandle<()>; 2],
 }
@@ -162,7 +165,8 @@ impl Roamer {
         }));
         let pool = Arc::new(Pool { places: Mutex::default(), user, password });
         pool.set(members);
-        let (shared, known) = (ledger.clone(), pool.clone());
+        let count = watch::Sender::new(0);
+        let (shared, known, counted) = (ledger.clone(), pool.clone(), count.clone());
         let writing = tokio::spawn(async move {
             let mut at = first;
             for id in 0u64.. {
@@ -170,7 +174,12 @@ impl Roamer {
                 let began = Instant::now();
                 let insert = format!("INSERT INTO ledger.rows_written VALUES ({id})");
                 let done = known.write(&place, &insert).await;
-                lock(&shared).note(done.then_some(id), began);
+                let rows = {
+                    let mut ledger = lock(&shared);
+                    ledger.note(done.then_some(id), began);
+                    ledger.acknowledged.len()
+                };
+                counted.send_replace(rows);
                 if !done {
                     at += 1;
                 }
@@ -187,7 +196,7 @@ impl Roamer {
                 kept.keep(&kept.at(at)).await;
             }
         });
-        Roamer { ledger, pool, tasks: [writing, keeping] }
+        Roamer { ledger, count, pool, tasks: [writing, keeping] }
     }
 
     /// The members it tries, from now on.
@@ -207,13 +216,10 @@ impl Roamer {
     /// Waits until that many more rows were acknowledged.
     pub async fn more(&self, rows: usize) {
         let wanted = lock(&self.ledger).acknowledged.len() + rows;
-        let reached = async {
-            while lock(&self.ledger).acknowledged.len() < wanted {
-                tokio::time::sleep(EVERY).await;
-            }
-        };
+        let mut count = self.count.subscribe();
+        let reached = count.wait_for(|rows| *rows >= wanted);
         let in_time = tokio::time::timeout(super::PATIENCE, reached).await;
-        assert!(in_time.is_ok(), "the application cannot write any more");
+        assert!(in_time.is_ok_and(|seen| seen.is_ok()), "the application cannot write any more");
     }
 
     /// Stops it; what it has seen.

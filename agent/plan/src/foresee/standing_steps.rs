@@ -25,7 +25,8 @@ pub(super) fn standing_step(seen: &mut Seen, wish: &mut Wish, step: &StandingSte
         S::Open { .. } => opens(seen, wish),
         S::Close { .. } => {
             with_server(seen, |server| {
-                server.offline_mode |= server.channel.is_none();
+                let follows = |channel: &ChannelSeen| channel.applier != ThreadState::Off;
+                server.offline_mode |= !server.channel.as_ref().is_some_and(follows);
                 (server.super_read_only, server.read_only) = (true, true);
             });
             seen.voting.unanswered = false;

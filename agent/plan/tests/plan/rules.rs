@@ -148,7 +148,8 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                     ))
                 }
                 S::SemiSyncOff { .. } => {
-                    must(!wish.leads() && server.closed(), "L5: semi-sync off on a server that may write")
+                    let follows = !wish.leads() || server.received_early();
+                    must(follows && server.closed(), "L5: semi-sync off on a server that may write")
                         .or(under_hold("mends under maintenance"))
                 }
                 S::LowerAcks { acks } => must(

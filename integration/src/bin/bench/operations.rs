@@ -27,7 +27,7 @@ pub(crate) async fn run(switchovers: u32, rounds: u32, seconds: u64) -> Vec<Line
     lines.extend(steady(&fleet, &floors, rounds, seconds).await);
     let by_hand = median(by_hand::gaps(&floors, switchovers).await);
     lines.push(Line::plain("write gap by hand, median", by_hand, "ms"));
-    lines.push(Line::plain("ratio of the write gaps, ours by by hand", ours / by_hand, ""));
+    lines.push(Line::plain("write gap, ours to by hand", ours / by_hand, ""));
     lines
 }
 
@@ -60,7 +60,7 @@ async fn gaps(fleet: &Fleet, switchovers: u32) -> (Vec<Line>, f64) {
         Line::at_most("write gap of a switchover, median", median_gap, "ms", 15.0),
         Line::at_most("write gap of a switchover, most", most, "ms", 60.0),
         Line::plain("longest gap in the seconds around it, median", median(longest), "ms"),
-        Line::plain("longest gap in a second without one", quiet.as_secs_f64() * 1e3, "ms"),
+        Line::plain("longest gap in 200 writes without one", quiet.as_secs_f64() * 1e3, "ms"),
     ];
     for (at, (_, what)) in STEPS.iter().enumerate().skip(1) {
         let took = steps.iter().filter_map(|times| Some(milliseconds(times[at - 1]?, times[at]?)));

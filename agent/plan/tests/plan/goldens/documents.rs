@@ -134,10 +134,9 @@ fn documents_of_the_leader() {
             "taken back, and what came from its successor is not applied",
             lossless(|seen| {
                 let mut minion = Case::minion().seen;
-                let early = channel(&mut minion);
-                (early.applier, early.retrieved) = (ThreadState::Off, gtids(MASTER_UUID, 30));
-                let early = early.clone();
+                let mut early = channel(&mut minion).clone();
                 let server = server(seen);
+                (early.applier, early.retrieved) = (ThreadState::Off, gtids(&server.server_uuid, 99));
                 (server.super_read_only, server.read_only) = (true, true);
                 server.channel = Some(early);
             })

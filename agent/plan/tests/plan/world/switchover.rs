@@ -45,6 +45,16 @@ impl World {
         }
     }
 
+    /// The handover ends with this one as master, and all is well behind it.
+    fn goes_on_under(&mut self, to: u8) {
+        self.settle().unwrap();
+        assert_eq!(self.leader(), Some(to));
+        self.rewrite();
+        self.settle().unwrap();
+        self.write();
+        self.judge().unwrap();
+    }
+
     /// At most one takes writes, and nobody asks to be taken out of the voters (V5).
     fn one_writer(&self) {
         for host in self.hosts.values() {
@@ -65,12 +75,7 @@ fn the_leadership_is_handed_there_and_back() {
     for to in [2, 1, 3] {
         world.write();
         world.hand_over(to);
-        world.settle().unwrap();
-        assert_eq!(world.leader(), Some(to));
-        world.rewrite();
-        world.settle().unwrap();
-        world.write();
-        world.judge().unwrap();
+        world.goes_on_under(to);
     }
 }
 
@@ -90,12 +95,7 @@ fn two_hand_it_to_each_other() {
             early |= old.writable() && old.channel.is_some() && old.acknowledging;
         }
         assert!(early);
-        world.settle().unwrap();
-        assert_eq!(world.leader(), Some(to));
-        world.rewrite();
-        world.settle().unwrap();
-        world.write();
-        world.judge().unwrap();
+        world.goes_on_under(to);
     }
 }
 
