@@ -4,12 +4,14 @@
 
 mod acknowledging;
 mod halves;
+mod locks;
 mod servers;
 
 use std::time::{Duration, Instant};
 
 use acknowledging::{commits_wait_for_acknowledgements, receivers_are_shut_out};
 use halves::an_applier_with_half_a_transaction_stops;
+use locks::who_waits_for_a_lock_hears_of_its_exchange;
 use mysql_async::prelude::Queryable as _;
 use schemadock_agent::mysqld::adapter::Adapter;
 use schemadock_agent::mysqld::{Endpoint, Login, MysqlError, Mysqld as _, Session, SourceSpec};
@@ -52,6 +54,7 @@ async fn every_verb_does_what_it_says() {
     told("cut");
     what_is_harmless_is_told_from_what_is_not(a, b, &mut at_a, &mut at_b).await;
     told("judged");
+    who_waits_for_a_lock_hears_of_its_exchange(a, &mut at_a).await;
     sessions_are_ended(a, &mut at_a).await;
     a_full_server_still_takes_the_agent(a, &mut at_a).await;
     told("sessions");

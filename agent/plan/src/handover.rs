@@ -25,11 +25,13 @@ pub fn moves(record: &Leadership, name: &InstanceName) -> bool {
 
 /// A member's vote in the record's term, by the data directory that is meant.
 fn vote<'a>(wish: &'a Wish, record: &Leadership, name: &InstanceName, server_uuid: &str) -> Option<&'a Vote> {
-    wish.votes.get(name).filter(|vote| {
-        vote.term == record.term
-            && Some(&vote.cluster) == wish.grant.cluster.as_ref()
-            && vote.server_uuid == server_uuid
-    })
+    wish.votes.get(name).filter(|vote| is_of(vote, wish, record, server_uuid))
+}
+
+fn is_of(vote: &Vote, wish: &Wish, record: &Leadership, server_uuid: &str) -> bool {
+    vote.term == record.term
+        && Some(&vote.cluster) == wish.grant.cluster.as_ref()
+        && vote.server_uuid == server_uuid
 }
 
 /// Whether this step of a handover is done on what is known: it must not wait for another look.
@@ -80,8 +82,11 @@ pub(crate) fn plan(
         if !accepted {
             return Plan::Do(Step::Prepare { term });
         }
-        let last = record.master.as_ref().and_then(|master| vote(wish, record, master, &led.server_uuid));
-        return match last {
+        let heard = seen.handover.heard.as_ref();
+        let heard = heard.filter(|heard| is_of(heard, wish, record, &led.server_uuid));
+        let written =
+            || record.master.as_ref().and_then(|master| vote(wish, record, master, &led.server_uuid));
+        return match heard.or_else(written) {
             Some(vote) => Plan::Do(Step::TakeOver { term, executed: vote.executed.clone() }),
             None => follow(Some(record), wish, desired, seen, server),
         };

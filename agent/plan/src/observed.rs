@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use schemadock_schema::gtid::GtidSet;
 use schemadock_schema::known::Known;
+use schemadock_schema::leadership::Vote;
 use schemadock_schema::size::Resources;
 
 /// A container as Docker sees it.
@@ -202,7 +203,7 @@ pub struct VotingSeen {
 }
 
 /// What this life of the agent has done in a handover.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct HandoverSeen {
     /// The freeze, on the old master.
     pub freeze: Option<FreezeSeen>,
@@ -212,6 +213,8 @@ pub struct HandoverSeen {
     pub settled: bool,
     /// This life has frozen the server a moment ago.
     pub just_frozen: bool,
+    /// The old master's vote, its final set, as its server has told the candidate: before it is in etcd.
+    pub heard: Option<Vote>,
     /// The term whose decision this server has won.
     pub won: Option<u64>,
 }

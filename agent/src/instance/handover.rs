@@ -38,6 +38,7 @@ const APPLIES_WITHIN: Duration = Duration::from_secs(1);
 impl Lane {
     /// What time has made of a handover.
     pub(super) fn keep_time(&mut self, wish: &Wish) {
+        self.listen(wish);
         let instance = self.instance.clone();
         let record = wish.grant.record().filter(|record| record.phase == LeadershipPhase::Handover);
         let late = record
@@ -98,6 +99,7 @@ impl Lane {
         if !wish.leads() {
             return Ok(());
         }
+        self.promise(term).await?;
         let to = wish.grant.record().and_then(|record| record.to.as_ref());
         let member = wish.members.iter().find(|member| Some(&member.name) == to);
         let place = member.and_then(|member| Some((member.address.clone()?, member.port)));
@@ -156,7 +158,10 @@ impl Lane {
         tracing::info!(instance = %instance.name, term, "freeze begun");
         self.frozen_at = Some(begun);
         match self.own()?.set_super_read_only(true, FREEZE).await {
-            Ok(()) => self.freeze_is(term, FreezeState::Frozen { published: false, overdue: false }),
+            Ok(()) => {
+                self.freeze_is(term, FreezeState::Frozen { published: false, overdue: false });
+                self.keep_promise(term).await;
+            }
             Err(error @ (MysqlError::Server { .. } | MysqlError::Answer { .. })) => {
                 self.freeze_is(term, FreezeState::GivenUp);
                 instance.tell(wish, "handover", format!("the freeze was given up, writes go on: {error}"));

@@ -18,6 +18,7 @@ mod converge;
 mod events;
 mod foreign;
 mod handover;
+mod hearing;
 mod opening;
 mod probing;
 mod provision;

@@ -17,6 +17,7 @@ use schemadock_store::backoff::Delays;
 use tokio::time::Instant;
 
 use super::handover::LEAVES_TO_CLIENTS;
+use super::hearing::Listener;
 use super::opening::OpeningPermit;
 use super::voting::{STOPS_WITHIN, Waits};
 use super::{Instance, Repeats};
@@ -62,6 +63,8 @@ pub(super) struct Lane {
     pub(super) events_asked: u32,
     /// Since when all movers of this term's handover are behind the candidate.
     pub(super) moved: Option<(u64, Instant)>,
+    /// Waits for the old master's final set, on the candidate.
+    pub(super) listener: Option<Listener>,
     pub(super) accounts_at: Option<Instant>,
     delays: Delays,
     eager_until: Instant,
@@ -94,6 +97,7 @@ pub(super) async fn run(instance: Arc<Instance>) {
         nudges: 0,
         frozen_at: None,
         moved: None,
+        listener: None,
         events_asked: 0,
         accounts_at: None,
         delays: Delays::new(seed, Duration::from_millis(50), Duration::from_secs(5)),

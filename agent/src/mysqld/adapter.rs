@@ -29,6 +29,7 @@ mod binlog;
 mod closing;
 mod events;
 mod literal;
+mod locks;
 mod observing;
 mod replication;
 mod seeding;

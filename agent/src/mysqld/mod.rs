@@ -79,6 +79,17 @@ pub struct Position {
     pub executed: GtidSet,
 }
 
+/// What a session that waits for a lock to be exchanged finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockSeen {
+    /// Nobody has either of them.
+    Free,
+    /// Somebody has the first one still.
+    Held,
+    /// Somebody has the second one.
+    Exchanged,
+}
+
 /// Why a server did not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum MysqlError {
@@ -287,6 +298,22 @@ pub trait Session: Send {
 
     /// Waits until these are executed, at most `deadline`; `false`: not yet.
     async fn wait_executed(&mut self, gtids: &GtidSet, deadline: Duration) -> Result<bool, MysqlError>;
+
+    /// Takes a lock by its name (`GET_LOCK`; at most 64 characters) and gives up all others that the session has; they end
+    /// with it. `false`: another session has it.
+    async fn take_lock(&mut self, lock: &str) -> Result<bool, MysqlError>;
+
+    /// Takes the second lock, and only then gives the first one up.
+    async fn exchange_lock(&mut self, first: &str, second: &str) -> Result<(), MysqlError>;
+
+    /// Waits while another session has the first lock, at most `deadline` (whole seconds), and hears at once when it is
+    /// given up.
+    async fn await_exchange(
+        &mut self,
+        first: &str,
+        second: &str,
+        deadline: Duration,
+    ) -> Result<LockSeen, MysqlError>;
 
     /// Values that are in force but differ from these.
     async fn differing(&mut self, wanted: &BTreeMap<String, String>) -> Result<Variables, MysqlError> {

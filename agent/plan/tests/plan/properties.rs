@@ -252,6 +252,13 @@ const MUTATIONS: &[Mutation] = &[
                 .insert(name, Vote { cluster, term, server_uuid, received: set.clone(), executed: set });
         }
     }),
+    ("heard", |seen, wish| {
+        let Known::Present(record) = &wish.grant.leadership else { return };
+        let Some(led) = record.lineage.last() else { return };
+        let (cluster, term, set) = (cluster(), record.term, gtids(MASTER_UUID, 9));
+        let (server_uuid, received) = (led.server_uuid.clone(), set.clone());
+        seen.handover.heard = Some(Vote { cluster, term, server_uuid, received, executed: set });
+    }),
     ("all receive from two", |_, wish| {
         wish.members.iter_mut().for_each(|member| member.receives_from = Some((address(2), PORT)));
     }),

@@ -261,7 +261,9 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                 .or(must(own_data && has(&seen.record.accepted), "takes over in a term not accepted"))
                 .or(must(
                     record.and_then(|record| record.master.as_ref()).is_some_and(|master| {
-                        wish.votes.get(master).is_some_and(|v| v.term == term && v.executed == *executed)
+                        let written = wish.votes.get(master);
+                        let mut told = written.into_iter().chain(&seen.handover.heard);
+                        told.any(|vote| vote.term == term && vote.executed == *executed)
                     }),
                     "takes over without the final set",
                 )),

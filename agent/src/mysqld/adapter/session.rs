@@ -12,8 +12,8 @@ use super::observing::Sets;
 use super::replication::Thread;
 use super::sessions::MARKER;
 use super::wire::{DEADLINE, LONG, Sealed, Wire, number, owned};
-use super::{accounts, binlog, closing, events, literal, observing, replication, seeding, sessions};
-use crate::mysqld::{MysqlError, Position, ScheduledEvent, Session, SourceSpec};
+use super::{accounts, binlog, closing, events, literal, locks, observing, replication, seeding, sessions};
+use crate::mysqld::{LockSeen, MysqlError, Position, ScheduledEvent, Session, SourceSpec};
 
 /// MySQL: a variable takes no value of this type.
 const ER_WRONG_TYPE_FOR_VAR: u16 = 1232;
@@ -258,6 +258,23 @@ impl Session for Connected {
         let sql = format!("SELECT WAIT_FOR_EXECUTED_GTID_SET({set}, {seconds})");
         let row = self.wire.row("the wait for transactions", &sql, deadline + DEADLINE).await?;
         Ok(number::<u32>(&row, 0) == Some(0))
+    }
+
+    async fn take_lock(&mut self, lock: &str) -> Result<bool, MysqlError> {
+        locks::take(&mut self.wire, lock).await
+    }
+
+    async fn exchange_lock(&mut self, first: &str, second: &str) -> Result<(), MysqlError> {
+        locks::exchange(&mut self.wire, first, second).await
+    }
+
+    async fn await_exchange(
+        &mut self,
+        first: &str,
+        second: &str,
+        deadline: Duration,
+    ) -> Result<LockSeen, MysqlError> {
+        locks::await_exchange(&mut self.wire, first, second, deadline).await
     }
 }
 

@@ -70,12 +70,11 @@ async fn gaps(fleet: &Fleet, switchovers: u32) -> (Vec<Line>, f64) {
 }
 
 /// What the agents log of a handover, in order, and what lies between such a line and the one before.
-const STEPS: [(&str, &str); 10] = [
+const STEPS: [(&str, &str); 9] = [
     ("", ""),
     ("freeze begun", "  the client's last acknowledgement was before"),
     ("freeze returned", "  the old master's super_read_only returns"),
-    ("final set published", "  its final set is in etcd"),
-    ("final set seen", "  the new one's agent has read it"),
+    ("final set seen", "  the new one's agent has heard the final set"),
     ("caught up", "  it has applied it"),
     ("receives no more", "  its receiver is stopped"),
     ("decided", "  the decision is in etcd"),
@@ -84,7 +83,7 @@ const STEPS: [(&str, &str); 10] = [
 ];
 
 /// Where among them it is decided.
-const DECIDED: usize = 7;
+const DECIDED: usize = 6;
 
 pub(crate) fn milliseconds(from: Timestamp, to: Timestamp) -> f64 {
     to.duration_since(from).as_secs_f64() * 1e3

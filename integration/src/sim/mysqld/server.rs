@@ -54,6 +54,8 @@ pub(in crate::sim) struct Server {
     /// The process that the receiver is connected to.
     pub(in crate::sim) source: Option<Pid>,
     pub(in crate::sim) sessions: BTreeMap<u64, Login>,
+    /// Locks by name, and the session of each; one that has ended has none.
+    pub(super) locks: BTreeMap<String, u64>,
     pub(in crate::sim) donors: String,
     pub(in crate::sim) cloning: Option<Cloning>,
     /// A person has opened it.
@@ -90,6 +92,11 @@ impl Thread {
 impl Server {
     pub(in crate::sim) fn writable(&self) -> bool {
         self.up && !self.offline_mode && !self.super_read_only && !self.read_only
+    }
+
+    /// The session that has this lock.
+    pub(super) fn lock_of(&self, name: &str) -> Option<u64> {
+        self.locks.get(name).copied().filter(|session| self.sessions.contains_key(session))
     }
 
     fn flag(&self, name: &str) -> bool {
@@ -160,6 +167,7 @@ impl State {
             applier: Thread::off(),
             source: None,
             sessions: BTreeMap::new(),
+            locks: BTreeMap::new(),
             donors: String::new(),
             cloning: None,
             by_hand: false,

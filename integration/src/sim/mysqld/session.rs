@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use schemadock_agent::mysqld::{MysqlError, Position, ScheduledEvent, Session, SourceSpec};
+use schemadock_agent::mysqld::{LockSeen, MysqlError, Position, ScheduledEvent, Session, SourceSpec};
 use schemadock_agent_plan::accounts::{Account, AccountKind};
 use schemadock_agent_plan::observed::{
     AccountSeen, CloneSeen, ServerSeen, SourceSeen, ThreadState, Variables,
@@ -29,6 +29,8 @@ const STATIC: [&str; 8] = [
     "report_host",
     START_FAILS,
 ];
+const LOCK: &str = "the lock by name";
+
 /// A replication thread must be off for this.
 fn off(what: &'static str, thread: ThreadState, number: u16) -> Result<(), MysqlError> {
     match thread {
@@ -485,6 +487,51 @@ impl Session for SimSession {
                 return Ok(false);
             }
             tokio::time::sleep(STEP).await;
+        }
+    }
+
+    async fn take_lock(&mut self, lock: &str) -> Result<bool, MysqlError> {
+        let own = self.id;
+        self.change(LOCK, |state, pid| {
+            let server = state.server_and_data(pid).0;
+            server.locks.retain(|_, session| *session != own);
+            let free = server.lock_of(lock).is_none();
+            if free {
+                server.locks.insert(lock.to_owned(), own);
+            }
+            Ok(free)
+        })
+        .await
+    }
+
+    async fn exchange_lock(&mut self, first: &str, second: &str) -> Result<(), MysqlError> {
+        let own = self.id;
+        self.set(LOCK, |server, _| {
+            if server.lock_of(first) != Some(own) || server.lock_of(second).is_some() {
+                return Err(MysqlError::Answer { what: LOCK, why: "it is not this session's".to_owned() });
+            }
+            server.locks.remove(first);
+            server.locks.insert(second.to_owned(), own);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn await_exchange(
+        &mut self,
+        first: &str,
+        second: &str,
+        deadline: Duration,
+    ) -> Result<LockSeen, MysqlError> {
+        let until = Instant::now() + deadline;
+        loop {
+            let locks = |_: &State, server: &Server| (server.lock_of(first), server.lock_of(second));
+            match self.look(LOCK, locks).await? {
+                (_, Some(_)) => return Ok(LockSeen::Exchanged),
+                (None, None) => return Ok(LockSeen::Free),
+                (Some(_), None) if Instant::now() >= until => return Ok(LockSeen::Held),
+                (Some(_), None) => tokio::time::sleep(STEP).await,
+            }
         }
     }
 }

@@ -99,6 +99,27 @@ fn two_hand_it_to_each_other() {
     }
 }
 
+/// From the old master's server itself, before its vote is in etcd.
+#[test]
+fn a_final_set_that_was_heard_will_do() {
+    let mut world = lossless(3);
+    world.write();
+    world.hand_over(2);
+    while world.server(1).expect("a server").writable() {
+        let passed = [3, 2, 1].map(|n| world.pass(n));
+        assert!(passed.contains(&true), "{}", world.describe());
+    }
+    let vote = world.votes.remove(&name(1)).expect("the final set");
+    let early = Vote { term: vote.term - 1, ..vote.clone() };
+    let other = Vote { server_uuid: "another".to_owned(), ..vote.clone() };
+    for (heard, takes_over) in [(early, false), (other, false), (vote, true)] {
+        world.hosts.get_mut(&2).expect("a host").seen.handover.heard = Some(heard);
+        world.pass(2);
+        assert_eq!(world.leader() == Some(2), takes_over);
+    }
+    world.goes_on_under(2);
+}
+
 /// What may happen in between.
 #[derive(Debug, Clone, Copy)]
 enum Event {

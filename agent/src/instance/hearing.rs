@@ -1,0 +1,130 @@
+//! The final set's short way, from the old master's server to the candidate's agent, without etcd.
+//!
+//! The old master's agent holds a lock by name on its server and exchanges it for another one once the freeze has returned.
+//! The candidate's agent waits for that on a session there, and reads the set itself. Locks end with their session: where
+//! an agent or a server ended, nobody says "frozen", and the candidate waits for the vote in etcd, which is written anyway.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemadock_agent_plan::wish::Wish;
+use schemadock_schema::ClusterName;
+use schemadock_schema::gtid::GtidSet;
+use schemadock_schema::leadership::{Leadership, LeadershipPhase, Vote};
+use schemadock_schema::secrets::ADMIN_USER;
+use schemadock_store::backoff::Delays;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Instance;
+use super::standing::Lane;
+use crate::mysqld::{Endpoint, LockSeen, Login, MysqlError, Session};
+
+/// How long one statement waits.
+const WAITS: Duration = Duration::from_secs(1);
+/// Between two looks until the old master has its lock: no event tells of that.
+const LOOKS_EVERY: Duration = Duration::from_millis(20);
+
+/// The old master has accepted the term, and takes writes.
+fn open_in(term: u64) -> String {
+    format!("schemadock open in term {term}")
+}
+
+/// Its freeze has returned.
+fn frozen_in(term: u64) -> String {
+    format!("schemadock frozen in term {term}")
+}
+
+/// Waits for the final set; ends where this is dropped.
+pub(super) struct Listener {
+    term: u64,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Lane {
+    /// On the old master, before the freeze.
+    pub(super) async fn promise(&mut self, term: u64) -> Result<(), MysqlError> {
+        if let Some(session) = &mut self.session {
+            session.take_lock(&open_in(term)).await?;
+        }
+        Ok(())
+    }
+
+    /// There, once the freeze has returned. Where it fails, the candidate waits for the vote.
+    pub(super) async fn keep_promise(&mut self, term: u64) {
+        let Some(session) = &mut self.session else { return };
+        if let Err(error) = session.exchange_lock(&open_in(term), &frozen_in(term)).await {
+            tracing::info!(instance = %self.instance.name, term, %error, "the final set goes through etcd");
+        }
+    }
+
+    /// On the candidate, for as long as a handover to it is not decided.
+    pub(super) fn listen(&mut self, wish: &Wish) {
+        let record = wish.grant.record().filter(|record| {
+            record.phase == LeadershipPhase::Handover && record.to.as_ref() == Some(&wish.instance)
+        });
+        let Some(record) = record else {
+            self.listener = None;
+            return;
+        };
+        if self.listener.as_ref().is_some_and(|listener| listener.term == record.term) {
+            return;
+        }
+        let term = record.term;
+        self.listener = asked(wish, record).map(|(cluster, endpoint, login)| {
+            let instance = self.instance.clone();
+            let task = tokio::spawn(listen(instance, cluster, term, endpoint, login));
+            Listener { term, _task: AbortOnDropHandle::new(task) }
+        });
+    }
+}
+
+/// Where the old master is asked, and as whom.
+fn asked(wish: &Wish, record: &Leadership) -> Option<(ClusterName, Endpoint, Login)> {
+    let member = wish.members.iter().find(|member| Some(&member.name) == record.master.as_ref())?;
+    let endpoint = Endpoint::Tcp { host: member.address.clone()?, port: member.port };
+    let password = wish.grant.secrets.present()?.admin.clone();
+    Some((wish.grant.cluster.clone()?, endpoint, Login { user: ADMIN_USER.to_owned(), password }))
+}
+
+async fn listen(instance: Arc<Instance>, cluster: ClusterName, term: u64, endpoint: Endpoint, login: Login) {
+    let mut delays = Delays::new(instance.ctx.seed ^ 3, Duration::from_millis(50), Duration::from_secs(1));
+    loop {
+        let heard = async {
+            let mut session = instance.ctx.mysqld.connect(&endpoint, &login, WAITS).await?;
+            hear(&mut session, term).await
+        };
+        match heard.await {
+            Ok((server_uuid, executed)) => {
+                let received = executed.clone();
+                instance.state().seen.handover.heard =
+                    Some(Vote { cluster, term, server_uuid, received, executed });
+                instance.wake_standing.notify_one();
+                return;
+            }
+            // The vote comes through etcd, too.
+            Err(error) => {
+                tracing::debug!(instance = %instance.name, term, %error, "the old master is not heard");
+                tokio::time::sleep(delays.next_delay()).await;
+            }
+        }
+    }
+}
+
+/// Who is frozen, and what it has executed: no write is under way there any more.
+async fn hear(session: &mut Box<dyn Session>, term: u64) -> Result<(String, GtidSet), MysqlError> {
+    let (open, frozen) = (open_in(term), frozen_in(term));
+    loop {
+        match session.await_exchange(&open, &frozen, WAITS).await? {
+            LockSeen::Held => continue,
+            LockSeen::Free => {}
+            LockSeen::Exchanged => {
+                // As the old master's agent looks before it votes.
+                let at = session.position().await?;
+                if at.super_read_only && !at.applies {
+                    return Ok((at.server_uuid, at.executed));
+                }
+            }
+        }
+        tokio::time::sleep(LOOKS_EVERY).await;
+    }
+}
