@@ -15,6 +15,7 @@ use schemadock_store::lease::HourlyLease;
 use schemadock_store::mirror::Mirror;
 use schemadock_store::watch;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -38,6 +39,7 @@ struct Inner {
     keys: Keys,
     clock: Clock,
     lease: HourlyLease,
+    not_before: Mutex<Instant>,
 }
 
 impl Events {
@@ -60,6 +62,7 @@ impl Events {
             keys,
             clock,
             lease,
+            not_before: Mutex::new(Instant::now()),
         });
         let delays = Delays::new(seed ^ 4, Duration::from_millis(200), Duration::from_secs(10));
         tokio::spawn(write(inner.clone(), mirror.clone(), delays, whose_name, stop));
@@ -82,6 +85,11 @@ impl Events {
         }
         queue.push_back(event);
         self.inner.news.notify_one();
+    }
+
+    /// Until then none is written.
+    pub fn hold_until(&self, until: Instant) {
+        *self.inner.not_before.lock().expect("no holder panics") = until;
     }
 
     /// An event, not yet written.
@@ -139,6 +147,14 @@ async fn write(
                 biased;
                 () = stop.cancelled() => return,
                 () = inner.news.notified() => continue,
+            }
+        }
+        let not_before = *inner.not_before.lock().expect("no holder panics");
+        if not_before > Instant::now() {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep_until(not_before) => continue,
             }
         }
         // Only a believed store gets events (the contract's list of what a strange store gets does not have them).

@@ -339,6 +339,12 @@ async fn agents_are_killed_in_the_middle_of_a_handover() {
         let revision = write(&fleet, |_| ()).await;
         in_force(&fleet, revision, &[1, 2, 3]).await;
         let until = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(4)).unwrap();
+        // Else the candidate has taken over before the old master votes.
+        let mut in_the_way = fleet.sql(old).await;
+        if point == "PublishFinal.after" {
+            let lock = format!("schemadock open in term {}", record(&fleet).term + 1);
+            in_the_way.run(&format!("DO GET_LOCK('{lock}', 0)")).await;
+        }
         write(&fleet, |record| {
             record.term += 1;
             record.phase = LeadershipPhase::Handover;

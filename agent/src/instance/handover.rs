@@ -32,6 +32,9 @@ const MOMENT: Duration = Duration::from_millis(500);
 const LEAVES_TO_CANDIDATE: Duration = Duration::from_millis(150);
 /// How long a new master leaves everything to its clients, and all members tell nothing of themselves.
 pub(super) const LEAVES_TO_CLIENTS: Duration = Duration::from_millis(50);
+/// How long the old master's vote waits for a candidate that hears of its final set otherwise: longer than most take-overs
+/// take from there, shorter than anybody would notice.
+const HEARD_WITHIN: Duration = Duration::from_millis(40);
 /// How long the candidate may take to apply the final set.
 const APPLIES_WITHIN: Duration = Duration::from_secs(1);
 
@@ -157,10 +160,10 @@ impl Lane {
         let begun = Instant::now();
         tracing::info!(instance = %instance.name, term, "freeze begun");
         self.frozen_at = Some(begun);
-        match self.own()?.set_super_read_only(true, FREEZE).await {
+        let heard = match self.own()?.set_super_read_only(true, FREEZE).await {
             Ok(()) => {
                 self.freeze_is(term, FreezeState::Frozen { published: false, overdue: false });
-                self.keep_promise(term).await;
+                self.keep_promise(term).await
             }
             Err(error @ (MysqlError::Server { .. } | MysqlError::Answer { .. })) => {
                 self.freeze_is(term, FreezeState::GivenUp);
@@ -168,12 +171,27 @@ impl Lane {
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
-        }
+        };
         tracing::info!(instance = %instance.name, term, micros = micros(begun), "freeze returned");
         failpoints::reach("PublishFinal", "before");
+        self.quiet_until = Instant::now() + LEAVES_TO_CANDIDATE;
+        if heard && Self::decided_soon(&instance, term).await {
+            return Ok(());
+        }
         self.publish_final(wish, term).await?;
         failpoints::reach("PublishFinal", "after");
         Ok(())
+    }
+
+    /// Whether the candidate, which hears of the final set here, wins within a moment: its vote would wake all members, and
+    /// be read by none.
+    async fn decided_soon(instance: &Instance, term: u64) -> bool {
+        let mut asked = instance.asked.clone();
+        let over = asked.wait_for(|asked| {
+            let record = asked.wish.grant.record();
+            record.is_none_or(|record| record.term != term || record.phase != LeadershipPhase::Handover)
+        });
+        tokio::time::timeout(HEARD_WITHIN, over).await.is_ok()
     }
 
     /// The final set of a frozen server is its vote.
@@ -196,7 +214,6 @@ impl Lane {
         ctx.commit(vec![Write::document(key, &vote)], Vec::new()).await?;
         self.freeze_is(term, FreezeState::Frozen { published: true, overdue: false });
         tracing::info!(instance = %instance.name, term, micros = self.frozen_at.map(micros), "final set published");
-        self.quiet_until = Instant::now() + LEAVES_TO_CANDIDATE;
         Ok(())
     }
 
@@ -296,16 +313,16 @@ impl Lane {
             tokio::join!(session.stop_receiver(STOPS_WITHIN), Self::wait_for_voters(&mut spare, acks));
         stopped?;
         waits?;
-        drop(spare);
         let ended = self.winning().await?;
         told("receives no more");
         let (revision, permit) = Self::decide(&instance, wish, term, revision, &ended).await?;
         told("decided");
+        self.quiet_until = Instant::now() + LEAVES_TO_CLIENTS;
+        instance.ctx.events.hold_until(self.quiet_until);
         // All that it has was acknowledged, and stands on the old master, too: a marker would tell nobody anything.
         self.shut_out(&ranks).await?;
         self.open_to_clients(&then, permit).await?;
         told("opened");
-        self.quiet_until = Instant::now() + LEAVES_TO_CLIENTS;
         instance.tell(&then, "handover", format!("took the leadership over in term {term}"));
         instance.await_revision(revision).await;
         Ok(())

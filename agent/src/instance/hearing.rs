@@ -16,6 +16,7 @@ use schemadock_store::backoff::Delays;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Instance;
+use super::handover::LEAVES_TO_CLIENTS;
 use super::standing::Lane;
 use crate::mysqld::{Endpoint, LockSeen, Login, MysqlError, Session};
 
@@ -49,11 +50,15 @@ impl Lane {
         Ok(())
     }
 
-    /// There, once the freeze has returned. Where it fails, the candidate waits for the vote.
-    pub(super) async fn keep_promise(&mut self, term: u64) {
-        let Some(session) = &mut self.session else { return };
-        if let Err(error) = session.exchange_lock(&open_in(term), &frozen_in(term)).await {
-            tracing::info!(instance = %self.instance.name, term, %error, "the final set goes through etcd");
+    /// There, once the freeze has returned. `false`: the candidate does not hear of it, and waits for the vote.
+    pub(super) async fn keep_promise(&mut self, term: u64) -> bool {
+        let Some(session) = &mut self.session else { return false };
+        match session.exchange_lock(&open_in(term), &frozen_in(term)).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::info!(instance = %self.instance.name, term, %error, "the final set goes through etcd");
+                false
+            }
         }
     }
 
@@ -91,14 +96,17 @@ async fn listen(instance: Arc<Instance>, cluster: ClusterName, term: u64, endpoi
     loop {
         let heard = async {
             let mut session = instance.ctx.mysqld.connect(&endpoint, &login, WAITS).await?;
-            hear(&mut session, term).await
+            Ok::<_, MysqlError>((hear(&mut session, term).await?, session))
         };
         match heard.await {
-            Ok((server_uuid, executed)) => {
+            Ok(((server_uuid, executed), session)) => {
                 let received = executed.clone();
                 instance.state().seen.handover.heard =
                     Some(Vote { cluster, term, server_uuid, received, executed });
                 instance.wake_standing.notify_one();
+                // To part takes time of both servers.
+                tokio::time::sleep(LEAVES_TO_CLIENTS).await;
+                drop(session);
                 return;
             }
             // The vote comes through etcd, too.

@@ -111,6 +111,8 @@ pub struct Roamer {
     ledger: Arc<Mutex<Ledger>>,
     /// How many rows were acknowledged.
     count: watch::Sender<usize>,
+    /// It does not write now.
+    rests: watch::Sender<bool>,
     pool: Arc<Pool>,
     tasks: [JoinHandle<()>; 2],
 }
@@ -166,10 +168,14 @@ impl Roamer {
         let pool = Arc::new(Pool { places: Mutex::default(), user, password });
         pool.set(members);
         let count = watch::Sender::new(0);
+        let rests = watch::Sender::new(false);
+        let mut may_write = rests.subscribe();
         let (shared, known, counted) = (ledger.clone(), pool.clone(), count.clone());
         let writing = tokio::spawn(async move {
             let mut at = first;
             for id in 0u64.. {
+                // Ends with the application.
+                let _ = may_write.wait_for(|rests| !rests).await;
                 let place = known.at(at);
                 let began = Instant::now();
                 let insert = format!("INSERT INTO ledger.rows_written VALUES ({id})");
@@ -196,12 +202,17 @@ impl Roamer {
                 kept.keep(&kept.at(at)).await;
             }
         });
-        Roamer { ledger, count, pool, tasks: [writing, keeping] }
+        Roamer { ledger, count, rests, pool, tasks: [writing, keeping] }
     }
 
     /// The members it tries, from now on.
     pub fn set_members(&self, members: Vec<(String, u16)>) {
         self.pool.set(members);
+    }
+
+    /// Lets it rest, or write again.
+    pub fn pause(&self, rests: bool) {
+        self.rests.send_replace(rests);
     }
 
     /// What it has seen; the longest times begin anew.

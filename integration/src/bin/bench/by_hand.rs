@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use schemadock_integration::fleet::{Fleet, Sql};
+use schemadock_integration::fleet::{Fleet, Roamer, Sql};
 use schemadock_schema::Timestamp;
 
 use crate::floor::Server;
@@ -32,32 +32,47 @@ pub(crate) async fn prepare(fleet: &Fleet, servers: &[Server]) {
     all[0].run("SET GLOBAL rpl_semi_sync_source_enabled = ON").await;
 }
 
-/// The times without acknowledgements, in milliseconds.
-pub(crate) async fn gaps(servers: &[Server], changes: u32) -> Vec<f64> {
-    let mut all = join_all(servers.iter().map(Server::answers)).await;
-    let roamer = Server::roamer(servers).await;
-    roamer.more(200).await;
-    let mut gaps = Vec::new();
-    for number in 0..changes as usize {
-        let (old, new) = (number % 2, 1 - number % 2);
+/// Three such servers, and the application that writes to them.
+pub(crate) struct ByHand<'a> {
+    servers: &'a [Server],
+    all: Vec<Sql>,
+    roamer: Roamer,
+    /// Which one leads.
+    leads: usize,
+}
+
+impl<'a> ByHand<'a> {
+    pub(crate) async fn new(servers: &'a [Server]) -> Self {
+        let all = join_all(servers.iter().map(Server::answers)).await;
+        let roamer = Server::roamer(servers).await;
+        roamer.more(200).await;
+        roamer.pause(true);
+        Self { servers, all, roamer, leads: 0 }
+    }
+
+    /// The time without acknowledgements of a change of master, in milliseconds.
+    pub(crate) async fn gap(&mut self) -> f64 {
+        let (old, new) = (self.leads, 1 - self.leads);
+        let (servers, all, roamer) = (self.servers, &mut self.all, &self.roamer);
         all[2].run("STOP REPLICA").await;
         servers[2].attach(&mut all[2], &servers[new]).await;
+        roamer.pause(false);
         tokio::time::sleep(Duration::from_millis(500)).await;
         roamer.look();
         roamer.more(20).await;
-        hand_over(&mut all, old, new).await;
+        hand_over(all, old, new).await;
         let open = Timestamp::now();
         roamer.more(50).await;
         let (before, after) = roamer.look().around(open).expect("rows before and after");
-        gaps.push(milliseconds(before, after));
+        roamer.pause(true);
         all[old].run("SET GLOBAL rpl_semi_sync_source_enabled = OFF").await;
         all[new].run("STOP REPLICA").await;
         all[new].run("RESET REPLICA ALL").await;
         all[old].run("SET GLOBAL rpl_semi_sync_replica_enabled = ON").await;
         servers[old].attach(&mut all[old], &servers[new]).await;
+        self.leads = new;
+        milliseconds(before, after)
     }
-    drop(roamer.stop().await);
-    gaps
 }
 
 async fn hand_over(all: &mut [Sql], old: usize, new: usize) {

@@ -9,8 +9,9 @@ use futures::future::join_all;
 use schemadock_integration::fleet::{Fleet, Options, Sql};
 use schemadock_schema::Timestamp;
 
+use crate::by_hand::{self, ByHand};
 use crate::floor::Server;
-use crate::{Line, by_hand, median};
+use crate::{Line, median};
 
 const SHOP: &str = "shop";
 
@@ -23,42 +24,52 @@ pub(crate) async fn run(switchovers: u32, rounds: u32, seconds: u64) -> Vec<Line
     fleet.done(&["cluster", "create", SHOP, "--replicas", "2", "--size", "1GiB"]).await;
     let floors: Vec<Server> = (1..=3).map(|number| Server::new(&fleet, number)).collect();
     by_hand::prepare(&fleet, &floors).await;
-    let (mut lines, ours) = gaps(&fleet, switchovers).await;
+    let mut lines = gaps(&fleet, &floors, switchovers).await;
     lines.extend(steady(&fleet, &floors, rounds, seconds).await);
-    let by_hand = median(by_hand::gaps(&floors, switchovers).await);
-    lines.push(Line::plain("write gap by hand, median", by_hand, "ms"));
-    lines.push(Line::plain("write gap, ours to by hand", ours / by_hand, ""));
     lines
 }
 
-/// The time without acknowledgements, as a writer with 2 ms between its writes sees it.
-async fn gaps(fleet: &Fleet, switchovers: u32) -> (Vec<Line>, f64) {
+/// The time without acknowledgements, as a writer with 2 ms between its writes sees it; here and by hand in turn.
+async fn gaps(fleet: &Fleet, floors: &[Server], switchovers: u32) -> Vec<Line> {
     let roamer = fleet.roamer(SHOP).await;
     roamer.more(200).await;
     let quiet = roamer.look().gap;
-    let (mut gaps, mut longest, mut steps) = (Vec::new(), Vec::new(), Vec::new());
+    roamer.pause(true);
+    let mut hand = ByHand::new(floors).await;
+    let (mut gaps, mut by_hand, mut longest, mut steps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for number in 1..=switchovers {
+        by_hand.push(hand.gap().await);
+        roamer.pause(false);
+        roamer.more(50).await;
         roamer.look();
         fleet.done(&["cluster", "switchover", SHOP]).await;
         roamer.more(50).await;
         let seen = roamer.look();
+        roamer.pause(true);
         longest.push(seen.gap.as_secs_f64() * 1e3);
         let mut times = steps_of_the_last(fleet);
         let around = times[DECIDED].and_then(|decided| seen.around(decided)).expect("rows before and after");
         (times[0], times[STEPS.len() - 1]) = (Some(around.0), Some(around.1));
         gaps.push(milliseconds(around.0, around.1));
-        eprintln!("switchover {number} of {switchovers}: {:.1} ms", gaps.last().copied().unwrap_or(0.0));
+        let last = |gaps: &[f64]| gaps.last().copied().unwrap_or(f64::NAN);
+        eprintln!(
+            "switchover {number} of {switchovers}: {:.1} ms, by hand {:.1} ms",
+            last(&gaps),
+            last(&by_hand)
+        );
         steps.push(times);
     }
     let ledger = roamer.stop().await;
     fleet.verify(SHOP, &ledger).await;
     let least = gaps.iter().copied().fold(f64::INFINITY, f64::min);
     let most = gaps.iter().copied().fold(0.0, f64::max);
-    let median_gap = median(gaps);
+    let (ours, by_hand) = (median(gaps), median(by_hand));
     let mut lines = vec![
         Line::plain("write gap of a switchover, least", least, "ms"),
-        Line::at_most("write gap of a switchover, median", median_gap, "ms", 15.0),
+        Line::at_most("write gap of a switchover, median", ours, "ms", 15.0),
         Line::at_most("write gap of a switchover, most", most, "ms", 60.0),
+        Line::plain("write gap by hand, median", by_hand, "ms"),
+        Line::plain("write gap, ours to by hand", ours / by_hand, ""),
         Line::plain("longest gap in the seconds around it, median", median(longest), "ms"),
         Line::plain("longest gap in 200 writes without one", quiet.as_secs_f64() * 1e3, "ms"),
     ];
@@ -66,7 +77,7 @@ async fn gaps(fleet: &Fleet, switchovers: u32) -> (Vec<Line>, f64) {
         let took = steps.iter().filter_map(|times| Some(milliseconds(times[at - 1]?, times[at]?)));
         lines.push(Line::plain(what, median(took.collect()), "ms"));
     }
-    (lines, median_gap)
+    lines
 }
 
 /// What the agents log of a handover, in order, and what lies between such a line and the one before.
