@@ -153,7 +153,8 @@ async fn write(
         if not_before > Instant::now() {
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                // What is there is written before the end.
+                () = stop.cancelled() => {}
                 () = tokio::time::sleep_until(not_before) => continue,
             }
         }

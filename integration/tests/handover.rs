@@ -288,6 +288,9 @@ async fn two_members_hand_the_leadership_to_each_other() {
     }
     let told = fleet.describe();
     assert!(!told.contains(" mended "), "{told}");
+    // Every one of them, and not through etcd alone.
+    let heard = [1, 2].map(|n| fleet.agents[n - 1].log_text().matches("final set heard").count());
+    assert!(heard[0] >= 1 && heard[1] >= 2, "the final set was heard {heard:?} times");
     eprintln!("{}", times(&fleet));
     // Statements that wait keep it from being frozen: it is taken back, and they go on.
     let mut holder = fleet.sql(2).await;

@@ -201,6 +201,11 @@ async fn etcd_goes_in_the_middle_of_an_operation() {
         let term = fleet.world().leadership(SHOP).unwrap().term + 1;
         let votes = fleet.keys.votes();
         let decided = fleet.keys.handover(&SHOP.parse().unwrap(), term);
+        // Else it is decided before the old master votes.
+        let mut in_the_way = fleet.sql_of(SHOP, &leads).await;
+        if moment == "the final set is there" {
+            in_the_way.run(&format!("DO GET_LOCK('schemadock open in term {term}', 0)")).await;
+        }
         fleet.done(&["cluster", "switchover", SHOP, "--no-wait"]).await;
         fleet
             .until(moment, |world| match moment {

@@ -290,7 +290,7 @@ pub enum StandingStep {
         /// The term.
         term: u64,
     },
-    /// Take no writes any more, and publish what was executed last.
+    /// Take no writes any more, let the candidate hear of it, and publish what was executed last unless it wins soon.
     Freeze {
         /// The term.
         term: u64,

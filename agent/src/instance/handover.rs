@@ -174,12 +174,11 @@ impl Lane {
         };
         tracing::info!(instance = %instance.name, term, micros = micros(begun), "freeze returned");
         failpoints::reach("PublishFinal", "before");
-        self.quiet_until = Instant::now() + LEAVES_TO_CANDIDATE;
-        if heard && Self::decided_soon(&instance, term).await {
-            return Ok(());
+        if !heard || !Self::decided_soon(&instance, term).await {
+            self.publish_final(wish, term).await?;
+            failpoints::reach("PublishFinal", "after");
         }
-        self.publish_final(wish, term).await?;
-        failpoints::reach("PublishFinal", "after");
+        self.quiet_until = Instant::now() + LEAVES_TO_CANDIDATE;
         Ok(())
     }
 

@@ -2,7 +2,8 @@
 //!
 //! The old master's agent holds a lock by name on its server and exchanges it for another one once the freeze has returned.
 //! The candidate's agent waits for that on a session there, and reads the set itself. Locks end with their session: where
-//! an agent or a server ended, nobody says "frozen", and the candidate waits for the vote in etcd, which is written anyway.
+//! an agent or a server ended, nobody says "frozen", and the candidate waits for the vote in etcd, which is written where
+//! the handover is not decided soon.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use schemadock_agent_plan::wish::Wish;
 use schemadock_schema::ClusterName;
 use schemadock_schema::gtid::GtidSet;
 use schemadock_schema::leadership::{Leadership, LeadershipPhase, Vote};
-use schemadock_schema::secrets::ADMIN_USER;
+use schemadock_schema::secrets::{ADMIN_USER, AGENT_USER};
 use schemadock_store::backoff::Delays;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -100,6 +101,7 @@ async fn listen(instance: Arc<Instance>, cluster: ClusterName, term: u64, endpoi
         };
         match heard.await {
             Ok(((server_uuid, executed), session)) => {
+                tracing::info!(instance = %instance.name, term, "final set heard");
                 let received = executed.clone();
                 instance.state().seen.handover.heard =
                     Some(Vote { cluster, term, server_uuid, received, executed });
@@ -122,7 +124,7 @@ async fn listen(instance: Arc<Instance>, cluster: ClusterName, term: u64, endpoi
 async fn hear(session: &mut Box<dyn Session>, term: u64) -> Result<(String, GtidSet), MysqlError> {
     let (open, frozen) = (open_in(term), frozen_in(term));
     loop {
-        match session.await_exchange(&open, &frozen, WAITS).await? {
+        match session.await_exchange(&open, &frozen, AGENT_USER, WAITS).await? {
             LockSeen::Held => continue,
             LockSeen::Free => {}
             LockSeen::Exchanged => {

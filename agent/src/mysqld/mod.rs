@@ -303,15 +303,16 @@ pub trait Session: Send {
     /// with it. `false`: another session has it.
     async fn take_lock(&mut self, lock: &str) -> Result<bool, MysqlError>;
 
-    /// Takes the second lock, and only then gives the first one up.
+    /// Takes the second lock, and only then gives the first one up. Takes nothing where the session does not have the first.
     async fn exchange_lock(&mut self, first: &str, second: &str) -> Result<(), MysqlError>;
 
     /// Waits while another session has the first lock, at most `deadline` (whole seconds), and hears at once when it is
-    /// given up.
+    /// given up. Anybody may take a lock of any name: the second one counts only in a session of `user`.
     async fn await_exchange(
         &mut self,
         first: &str,
         second: &str,
+        user: &str,
         deadline: Duration,
     ) -> Result<LockSeen, MysqlError>;
 

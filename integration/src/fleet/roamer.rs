@@ -174,8 +174,9 @@ impl Roamer {
         let writing = tokio::spawn(async move {
             let mut at = first;
             for id in 0u64.. {
-                // Ends with the application.
-                let _ = may_write.wait_for(|rests| !rests).await;
+                if may_write.wait_for(|rests| !rests).await.is_err() {
+                    return;
+                }
                 let place = known.at(at);
                 let began = Instant::now();
                 let insert = format!("INSERT INTO ledger.rows_written VALUES ({id})");
@@ -234,13 +235,19 @@ impl Roamer {
     }
 
     /// Stops it; what it has seen.
-    pub async fn stop(self) -> Ledger {
-        for task in self.tasks {
+    pub async fn stop(mut self) -> Ledger {
+        for task in &mut self.tasks {
             task.abort();
             // Ended by the line above.
             let _ = task.await;
         }
         lock(&self.ledger).clone()
+    }
+}
+
+impl Drop for Roamer {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 

@@ -263,7 +263,11 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                     record.and_then(|record| record.master.as_ref()).is_some_and(|master| {
                         let written = wish.votes.get(master);
                         let mut told = written.into_iter().chain(&seen.handover.heard);
-                        told.any(|vote| vote.term == term && vote.executed == *executed)
+                        told.any(|vote| {
+                            vote.term == term
+                                && Some(&vote.cluster) == wish.grant.cluster.as_ref()
+                                && vote.executed == *executed
+                        })
                     }),
                     "takes over without the final set",
                 )),

@@ -272,9 +272,10 @@ impl Session for Connected {
         &mut self,
         first: &str,
         second: &str,
+        user: &str,
         deadline: Duration,
     ) -> Result<LockSeen, MysqlError> {
-        locks::await_exchange(&mut self.wire, first, second, deadline).await
+        locks::await_exchange(&mut self.wire, first, second, user, deadline).await
     }
 }
 

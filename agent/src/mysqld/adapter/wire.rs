@@ -20,8 +20,9 @@ const GOOD_BYE: Duration = Duration::from_secs(1);
 const LARGEST: usize = 64 << 20;
 
 /// How statements here are meant, whatever the server's defaults: backslashes quote; a value out of range is refused
-/// (1231) and not bent silently, which would look like drift ever after; times are UTC.
-const MEANING: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES', time_zone = '+00:00'";
+/// (1231) and not bent silently, which would look like drift ever after; times are UTC; what waits is not ended early.
+const MEANING: &str =
+    "SET SESSION sql_mode = 'STRICT_ALL_TABLES', time_zone = '+00:00', max_execution_time = 0";
 
 /// MySQL: no such account, or not this password.
 const ER_ACCESS_DENIED_ERROR: u16 = 1045;

@@ -38,7 +38,7 @@ pub(crate) struct ByHand<'a> {
     all: Vec<Sql>,
     roamer: Roamer,
     /// Which one leads.
-    leads: usize,
+    pub(crate) leads: usize,
 }
 
 impl<'a> ByHand<'a> {

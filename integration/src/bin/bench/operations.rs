@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use schemadock_integration::fleet::{Fleet, Options, Sql};
+use schemadock_integration::fleet::{Fleet, Options, Roamer, Sql};
 use schemadock_schema::Timestamp;
 
 use crate::by_hand::{self, ByHand};
@@ -14,6 +14,8 @@ use crate::floor::Server;
 use crate::{Line, median};
 
 const SHOP: &str = "shop";
+/// Two members: the old master acknowledges what the new one commits first.
+const PAIR: &str = "pair";
 
 pub(crate) async fn run(switchovers: u32, rounds: u32, seconds: u64) -> Vec<Line> {
     let mut fleet = Fleet::bare(Options::hosts(3)).await;
@@ -24,13 +26,15 @@ pub(crate) async fn run(switchovers: u32, rounds: u32, seconds: u64) -> Vec<Line
     fleet.done(&["cluster", "create", SHOP, "--replicas", "2", "--size", "1GiB"]).await;
     let floors: Vec<Server> = (1..=3).map(|number| Server::new(&fleet, number)).collect();
     by_hand::prepare(&fleet, &floors).await;
-    let mut lines = gaps(&fleet, &floors, switchovers).await;
-    lines.extend(steady(&fleet, &floors, rounds, seconds).await);
+    let (mut lines, leads) = gaps(&fleet, &floors, switchovers).await;
+    lines.extend(steady(&fleet, &floors[leads], rounds, seconds).await);
+    lines.push(gaps_of_two(&fleet, switchovers).await);
     lines
 }
 
 /// The time without acknowledgements, as a writer with 2 ms between its writes sees it; here and by hand in turn.
-async fn gaps(fleet: &Fleet, floors: &[Server], switchovers: u32) -> Vec<Line> {
+/// Also which of the servers by hand leads in the end.
+async fn gaps(fleet: &Fleet, floors: &[Server], switchovers: u32) -> (Vec<Line>, usize) {
     let roamer = fleet.roamer(SHOP).await;
     roamer.more(200).await;
     let quiet = roamer.look().gap;
@@ -39,25 +43,16 @@ async fn gaps(fleet: &Fleet, floors: &[Server], switchovers: u32) -> Vec<Line> {
     let (mut gaps, mut by_hand, mut longest, mut steps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for number in 1..=switchovers {
         by_hand.push(hand.gap().await);
-        roamer.pause(false);
-        roamer.more(50).await;
-        roamer.look();
-        fleet.done(&["cluster", "switchover", SHOP]).await;
-        roamer.more(50).await;
-        let seen = roamer.look();
-        roamer.pause(true);
-        longest.push(seen.gap.as_secs_f64() * 1e3);
-        let mut times = steps_of_the_last(fleet);
-        let around = times[DECIDED].and_then(|decided| seen.around(decided)).expect("rows before and after");
-        (times[0], times[STEPS.len() - 1]) = (Some(around.0), Some(around.1));
-        gaps.push(milliseconds(around.0, around.1));
+        let change = change(fleet, SHOP, &roamer).await;
+        gaps.push(change.gap);
+        longest.push(change.longest);
+        steps.push(change.times);
         let last = |gaps: &[f64]| gaps.last().copied().unwrap_or(f64::NAN);
         eprintln!(
             "switchover {number} of {switchovers}: {:.1} ms, by hand {:.1} ms",
             last(&gaps),
             last(&by_hand)
         );
-        steps.push(times);
     }
     let ledger = roamer.stop().await;
     fleet.verify(SHOP, &ledger).await;
@@ -77,7 +72,40 @@ async fn gaps(fleet: &Fleet, floors: &[Server], switchovers: u32) -> Vec<Line> {
         let took = steps.iter().filter_map(|times| Some(milliseconds(times[at - 1]?, times[at]?)));
         lines.push(Line::plain(what, median(took.collect()), "ms"));
     }
-    lines
+    (lines, hand.leads)
+}
+
+async fn gaps_of_two(fleet: &Fleet, switchovers: u32) -> Line {
+    fleet.done(&["cluster", "create", PAIR, "--replicas", "1", "--size", "1GiB"]).await;
+    let roamer = fleet.roamer(PAIR).await;
+    let mut gaps = Vec::new();
+    for _ in 0..switchovers {
+        gaps.push(change(fleet, PAIR, &roamer).await.gap);
+    }
+    let ledger = roamer.stop().await;
+    fleet.verify(PAIR, &ledger).await;
+    Line::plain("write gap of a switchover of two, median", median(gaps), "ms")
+}
+
+/// A change of master: the gap around the decision, the longest one in the seconds around it, in milliseconds, and its steps.
+struct Change {
+    gap: f64,
+    longest: f64,
+    times: [Option<Timestamp>; STEPS.len()],
+}
+
+async fn change(fleet: &Fleet, cluster: &str, roamer: &Roamer) -> Change {
+    roamer.pause(false);
+    roamer.more(50).await;
+    roamer.look();
+    fleet.done(&["cluster", "switchover", cluster]).await;
+    roamer.more(50).await;
+    let seen = roamer.look();
+    roamer.pause(true);
+    let mut times = steps_of_the_last(fleet, cluster);
+    let around = times[DECIDED].and_then(|decided| seen.around(decided)).expect("rows before and after");
+    (times[0], times[STEPS.len() - 1]) = (Some(around.0), Some(around.1));
+    Change { gap: milliseconds(around.0, around.1), longest: seen.gap.as_secs_f64() * 1e3, times }
 }
 
 /// What the agents log of a handover, in order, and what lies between such a line and the one before.
@@ -101,12 +129,15 @@ pub(crate) fn milliseconds(from: Timestamp, to: Timestamp) -> f64 {
 }
 
 /// When each step of the newest term's handover was logged.
-fn steps_of_the_last(fleet: &Fleet) -> [Option<Timestamp>; STEPS.len()] {
+fn steps_of_the_last(fleet: &Fleet, cluster: &str) -> [Option<Timestamp>; STEPS.len()] {
     let mut newest = (0, [None; STEPS.len()]);
     for line in fleet.agents.iter().flat_map(|agent| {
         let text = agent.log_text();
         text.lines().map(str::to_owned).collect::<Vec<_>>()
     }) {
+        if !line.contains(&format!("-{cluster}-db")) {
+            continue;
+        }
         let term =
             line.split_once(" term=").and_then(|(_, rest)| rest.split(' ').next()?.parse::<u64>().ok());
         let step = STEPS.iter().position(|(text, _)| line.contains(&format!(": {text} instance=")));
@@ -123,12 +154,12 @@ fn steps_of_the_last(fleet: &Fleet) -> [Option<Timestamp>; STEPS.len()] {
 }
 
 /// Writes a second with 1, 8 and 32 writers, here and by hand in turn.
-async fn steady(fleet: &Fleet, floors: &[Server], rounds: u32, seconds: u64) -> Vec<Line> {
+async fn steady(fleet: &Fleet, floor: &Server, rounds: u32, seconds: u64) -> Vec<Line> {
     let mut lines = Vec::new();
     for writers in [1, 8, 32] {
         let (mut ours, mut by_hand) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            by_hand.push(load(join_all((0..writers).map(|_| floors[0].answers())).await, seconds).await);
+            by_hand.push(load(join_all((0..writers).map(|_| floor.answers())).await, seconds).await);
             let leads =
                 fleet.world().leadership(SHOP).and_then(|record| record.master).expect("somebody leads");
             ours.push(

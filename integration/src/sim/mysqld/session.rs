@@ -521,11 +521,15 @@ impl Session for SimSession {
         &mut self,
         first: &str,
         second: &str,
+        user: &str,
         deadline: Duration,
     ) -> Result<LockSeen, MysqlError> {
         let until = Instant::now() + deadline;
         loop {
-            let locks = |_: &State, server: &Server| (server.lock_of(first), server.lock_of(second));
+            let locks = |_: &State, server: &Server| {
+                let of_user = |session: &u64| server.sessions[session].user == user;
+                (server.lock_of(first), server.lock_of(second).filter(of_user))
+            };
             match self.look(LOCK, locks).await? {
                 (_, Some(_)) => return Ok(LockSeen::Exchanged),
                 (None, None) => return Ok(LockSeen::Free),

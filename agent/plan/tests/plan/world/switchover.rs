@@ -112,7 +112,8 @@ fn a_final_set_that_was_heard_will_do() {
     let vote = world.votes.remove(&name(1)).expect("the final set");
     let early = Vote { term: vote.term - 1, ..vote.clone() };
     let other = Vote { server_uuid: "another".to_owned(), ..vote.clone() };
-    for (heard, takes_over) in [(early, false), (other, false), (vote, true)] {
+    let elsewhere = Vote { cluster: "elsewhere".parse().expect("a name"), ..vote.clone() };
+    for (heard, takes_over) in [(early, false), (other, false), (elsewhere, false), (vote, true)] {
         world.hosts.get_mut(&2).expect("a host").seen.handover.heard = Some(heard);
         world.pass(2);
         assert_eq!(world.leader() == Some(2), takes_over);
