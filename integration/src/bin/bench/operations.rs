@@ -14,8 +14,6 @@ use crate::floor::Server;
 use crate::{Line, median};
 
 const SHOP: &str = "shop";
-/// Two members: the old master acknowledges what the new one commits first.
-const PAIR: &str = "pair";
 
 pub(crate) async fn run(switchovers: u32, rounds: u32, seconds: u64) -> Vec<Line> {
     let mut fleet = Fleet::bare(Options::hosts(3)).await;
@@ -28,7 +26,6 @@ pub(crate) async fn run(switchovers: u32, rounds: u32, seconds: u64) -> Vec<Line
     by_hand::prepare(&fleet, &floors).await;
     let (mut lines, leads) = gaps(&fleet, &floors, switchovers).await;
     lines.extend(steady(&fleet, &floors[leads], rounds, seconds).await);
-    lines.push(gaps_of_two(&fleet, switchovers).await);
     lines
 }
 
@@ -43,7 +40,7 @@ async fn gaps(fleet: &Fleet, floors: &[Server], switchovers: u32) -> (Vec<Line>,
     let (mut gaps, mut by_hand, mut longest, mut steps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for number in 1..=switchovers {
         by_hand.push(hand.gap().await);
-        let change = change(fleet, SHOP, &roamer).await;
+        let change = change(fleet, &roamer).await;
         gaps.push(change.gap);
         longest.push(change.longest);
         steps.push(change.times);
@@ -75,18 +72,6 @@ async fn gaps(fleet: &Fleet, floors: &[Server], switchovers: u32) -> (Vec<Line>,
     (lines, hand.leads)
 }
 
-async fn gaps_of_two(fleet: &Fleet, switchovers: u32) -> Line {
-    fleet.done(&["cluster", "create", PAIR, "--replicas", "1", "--size", "1GiB"]).await;
-    let roamer = fleet.roamer(PAIR).await;
-    let mut gaps = Vec::new();
-    for _ in 0..switchovers {
-        gaps.push(change(fleet, PAIR, &roamer).await.gap);
-    }
-    let ledger = roamer.stop().await;
-    fleet.verify(PAIR, &ledger).await;
-    Line::plain("write gap of a switchover of two, median", median(gaps), "ms")
-}
-
 /// A change of master: the gap around the decision, the longest one in the seconds around it, in milliseconds, and its steps.
 struct Change {
     gap: f64,
@@ -94,15 +79,15 @@ struct Change {
     times: [Option<Timestamp>; STEPS.len()],
 }
 
-async fn change(fleet: &Fleet, cluster: &str, roamer: &Roamer) -> Change {
+async fn change(fleet: &Fleet, roamer: &Roamer) -> Change {
     roamer.pause(false);
     roamer.more(50).await;
     roamer.look();
-    fleet.done(&["cluster", "switchover", cluster]).await;
+    fleet.done(&["cluster", "switchover", SHOP]).await;
     roamer.more(50).await;
     let seen = roamer.look();
     roamer.pause(true);
-    let mut times = steps_of_the_last(fleet, cluster);
+    let mut times = steps_of_the_last(fleet);
     let around = times[DECIDED].and_then(|decided| seen.around(decided)).expect("rows before and after");
     (times[0], times[STEPS.len() - 1]) = (Some(around.0), Some(around.1));
     Change { gap: milliseconds(around.0, around.1), longest: seen.gap.as_secs_f64() * 1e3, times }
@@ -129,15 +114,12 @@ pub(crate) fn milliseconds(from: Timestamp, to: Timestamp) -> f64 {
 }
 
 /// When each step of the newest term's handover was logged.
-fn steps_of_the_last(fleet: &Fleet, cluster: &str) -> [Option<Timestamp>; STEPS.len()] {
+fn steps_of_the_last(fleet: &Fleet) -> [Option<Timestamp>; STEPS.len()] {
     let mut newest = (0, [None; STEPS.len()]);
     for line in fleet.agents.iter().flat_map(|agent| {
         let text = agent.log_text();
         text.lines().map(str::to_owned).collect::<Vec<_>>()
     }) {
-        if !line.contains(&format!("-{cluster}-db")) {
-            continue;
-        }
         let term =
             line.split_once(" term=").and_then(|(_, rest)| rest.split(' ').next()?.parse::<u64>().ok());
         let step = STEPS.iter().position(|(text, _)| line.contains(&format!(": {text} instance=")));
