@@ -55,6 +55,20 @@ impl Local {
         ended
     }
 
+    /// Begins `local up`, and kills it as soon as etcd has been started.
+    pub fn up_until_etcd_is_started(&self, arguments: &[&str]) {
+        let dir = self.fleet_dir();
+        let mut all = vec!["local", "up", "--dir", dir.to_str().unwrap()];
+        all.extend(arguments);
+        let mut up = command(None, &all).spawn().unwrap();
+        while !dir.join("etcd.pid").exists() {
+            assert_eq!(up.try_wait().unwrap(), None, "it has ended");
+            std::thread::yield_now();
+        }
+        up.kill().unwrap();
+        up.wait().unwrap();
+    }
+
     /// What `local status` says.
     pub fn status(&self) -> Value {
         let ended = self.local(&["status", "-o", "json"]);
@@ -101,7 +115,7 @@ impl Drop for Local {
     }
 }
 
-fn schemadock(etcd: Option<&str>, arguments: &[&str]) -> Ended {
+fn command(etcd: Option<&str>, arguments: &[&str]) -> Command {
     let own = std::env::current_exe().unwrap();
     let program = own.ancestors().map(|dir| dir.join("schemadock")).find(|file| file.is_file());
     let mut command = Command::new(program.expect("schemadock is built: cargo build --workspace"));
@@ -109,7 +123,11 @@ fn schemadock(etcd: Option<&str>, arguments: &[&str]) -> Ended {
     if let Some(etcd) = etcd {
         command.env("SCHEMADOCK_ETCD", etcd);
     }
-    let output = command.output().unwrap();
+    command
+}
+
+fn schemadock(etcd: Option<&str>, arguments: &[&str]) -> Ended {
+    let output = command(etcd, arguments).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ended {
         code: output.status.code().unwrap_or(-1),

@@ -32,13 +32,15 @@ pub(super) fn running(directory: &std::path::Path) -> Option<Process> {
 
 /// Sees to it that etcd runs and answers. True: it was started just now.
 pub(super) async fn provide(directory: &mut Directory) -> Result<bool, Failure> {
-    if let (Some(process), Some(url)) = (running(&directory.path), directory.remembered.etcd_url()) {
-        let port = directory.remembered.etcd_port.unwrap_or_default();
-        let listens = process.has_argument(&listen(&directory.remembered, port));
-        if listens && answers(&url, &process, READY).await {
-            return Ok(false);
+    if let Some(process) = running(&directory.path) {
+        if let (Some(url), Some(port)) = (directory.remembered.etcd_url(), directory.remembered.etcd_port) {
+            let listens = process.has_argument(&listen(&directory.remembered, port));
+            if listens && answers(&url, &process, READY).await {
+                return Ok(false);
+            }
         }
-        // Alive and mute for so long, or where hosts do not find it: it is replaced, its data stay.
+        // Alive and mute for so long, or where hosts do not find it, or started by a `local up` that
+        // was ended before it wrote down where: it is replaced, its data stay.
         process.stop(PATIENCE).await;
     }
     let program = on_path("etcd").ok_or_else(|| {
