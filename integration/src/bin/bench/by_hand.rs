@@ -60,10 +60,9 @@ impl<'a> ByHand<'a> {
         tokio::time::sleep(Duration::from_millis(500)).await;
         roamer.look();
         roamer.more(20).await;
-        hand_over(all, old, new).await;
-        let open = Timestamp::now();
+        let frozen = hand_over(all, old, new).await;
         roamer.more(50).await;
-        let (before, after) = roamer.look().around(open).expect("rows before and after");
+        let (before, after) = roamer.look().around(frozen).expect("rows before and after");
         roamer.pause(true);
         all[old].run("SET GLOBAL rpl_semi_sync_source_enabled = OFF").await;
         all[new].run("STOP REPLICA").await;
@@ -75,12 +74,15 @@ impl<'a> ByHand<'a> {
     }
 }
 
-async fn hand_over(all: &mut [Sql], old: usize, new: usize) {
+/// A moment at which nobody took writes.
+async fn hand_over(all: &mut [Sql], old: usize, new: usize) -> Timestamp {
     all[old].run("SET GLOBAL super_read_only = ON").await;
     let executed = all[old].global("gtid_executed").await;
     all[new].run(&format!("DO WAIT_FOR_EXECUTED_GTID_SET('{executed}', 1)")).await;
     all[new].run("STOP REPLICA IO_THREAD").await;
     all[new].run("SET GLOBAL rpl_semi_sync_replica_enabled = OFF").await;
     all[new].run("SET GLOBAL rpl_semi_sync_source_enabled = ON").await;
+    let frozen = Timestamp::now();
     all[new].run("SET GLOBAL read_only = OFF").await;
+    frozen
 }
