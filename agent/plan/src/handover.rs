@@ -78,7 +78,7 @@ pub(crate) fn plan(
         }
         return hand_over(record, wish, seen, server);
     }
-    if record.to.as_ref() == Some(&wish.instance) {
+    if wish.is_candidate() {
         if !accepted {
             return Plan::Do(Step::Prepare { term });
         }

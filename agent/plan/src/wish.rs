@@ -178,6 +178,12 @@ impl Wish {
         self.grant.record().is_some_and(|record| record.phase == LeadershipPhase::Handover)
     }
 
+    /// Whether the leadership is being handed over to this instance.
+    pub fn is_candidate(&self) -> bool {
+        self.hands_over()
+            && self.grant.record().is_some_and(|record| record.to.as_ref() == Some(&self.instance))
+    }
+
     /// Whether etcd has answered and is the one that is known.
     pub fn believes_store(&self) -> bool {
         self.store.as_ref().is_some_and(|store| store.state == StoreState::Ok)

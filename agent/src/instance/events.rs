@@ -5,11 +5,11 @@ use std::time::Duration;
 use schemadock_agent_plan::config::EVENT_SCHEDULER;
 use schemadock_agent_plan::wish::Wish;
 use schemadock_schema::InstanceName;
-use schemadock_schema::secrets::ADMIN_USER;
 
+use super::endpoint_of;
 use super::standing::Lane;
 use crate::context::StepError;
-use crate::mysqld::{Endpoint, Login};
+use crate::mysqld::Login;
 
 /// How often the one that led before is asked, some 5 s apart in the end, until a person is told.
 const ASKED: u32 = 10;
@@ -33,14 +33,10 @@ impl Lane {
         term: u64,
     ) -> Result<(), StepError> {
         let instance = self.instance.clone();
-        let member = wish.members.iter().find(|member| member.name == *from);
-        let place = member.and_then(|member| Some((member.address.clone()?, member.port)));
-        let enabled = match (place, wish.grant.secrets.present()) {
-            (Some((host, port)), Some(secrets)) => {
-                let login = Login { user: ADMIN_USER.to_owned(), password: secrets.admin.clone() };
-                let endpoint = Endpoint::Tcp { host, port };
+        let enabled = match (endpoint_of(wish, from), wish.grant.secrets.present()) {
+            (Some(endpoint), Some(secrets)) => {
                 let mysqld = &instance.ctx.mysqld;
-                match mysqld.connect(&endpoint, &login, Duration::from_secs(1)).await {
+                match mysqld.connect(&endpoint, &Login::admin(secrets), Duration::from_secs(1)).await {
                     Ok(mut session) => Some(session.enabled_events().await?),
                     // That it does not answer says nothing of what it ran.
                     Err(error) if self.events_asked < ASKED => {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use schemadock_agent_plan::observed::{Judged, Seen};
 use schemadock_agent_plan::wish::Wish;
 use schemadock_schema::gtid::GtidSet;
-use schemadock_schema::secrets::ADMIN_USER;
 
 use super::standing::Lane;
 use crate::context::StepError;
@@ -37,8 +36,8 @@ impl Lane {
         let gtids = self.foreign(seen, wish)?;
         let secrets = wish.grant.secrets.present().ok_or(StepError::Changed("the credentials"))?;
         let (host, port) = wish.leader.clone().ok_or(StepError::Changed("who leads"))?;
-        let login = Login { user: ADMIN_USER.to_owned(), password: secrets.admin.clone() };
         let endpoint = Endpoint::Tcp { host, port };
+        let login = Login::admin(secrets);
         let mut master = self.instance.ctx.mysqld.connect(&endpoint, &login, Duration::from_secs(1)).await?;
         master.inject_empty(&gtids).await?;
         master.marker(MARKED_WITHIN).await?;

@@ -13,16 +13,15 @@ use schemadock_schema::gtid::GtidSet;
 use schemadock_schema::known::Known;
 use schemadock_schema::leadership::{Handover, Leadership, LeadershipPhase, Vote};
 use schemadock_schema::proposal::{Guard, Write};
-use schemadock_schema::secrets::ADMIN_USER;
 use tokio::time::Instant;
 
-use super::Instance;
 use super::opening::OpeningPermit;
 use super::standing::Lane;
 use super::voting::STOPS_WITHIN;
+use super::{Instance, endpoint_of};
 use crate::context::StepError;
 use crate::failpoints;
-use crate::mysqld::{Endpoint, Login, MysqlError};
+use crate::mysqld::{Login, MysqlError};
 
 /// How long a freeze may wait for writes under way, and how long it lasts before the old master tries to end it.
 const FREEZE: Duration = Duration::from_secs(1);
@@ -41,7 +40,6 @@ const APPLIES_WITHIN: Duration = Duration::from_secs(1);
 impl Lane {
     /// What time has made of a handover.
     pub(super) fn keep_time(&mut self, wish: &Wish) {
-        self.listen(wish);
         let instance = self.instance.clone();
         let record = wish.grant.record().filter(|record| record.phase == LeadershipPhase::Handover);
         let late = record
@@ -102,13 +100,11 @@ impl Lane {
         if !wish.leads() {
             return Ok(());
         }
-        self.promise(term).await?;
+        self.promise(term).await;
         let to = wish.grant.record().and_then(|record| record.to.as_ref());
-        let member = wish.members.iter().find(|member| Some(&member.name) == to);
-        let place = member.and_then(|member| Some((member.address.clone()?, member.port)));
-        if let (Some((host, port)), Some(secrets)) = (place, wish.grant.secrets.present()) {
-            let login = Login { user: ADMIN_USER.to_owned(), password: secrets.admin.clone() };
-            let endpoint = Endpoint::Tcp { host, port };
+        let endpoint = to.and_then(|to| endpoint_of(wish, to));
+        if let (Some(endpoint), Some(secrets)) = (endpoint, wish.grant.secrets.present()) {
+            let login = Login::admin(secrets);
             // Only a matter of time: it is asked again when it is needed.
             if let Ok(session) = instance.ctx.mysqld.connect(&endpoint, &login, Duration::from_secs(1)).await
             {
@@ -160,7 +156,7 @@ impl Lane {
         let begun = Instant::now();
         tracing::info!(instance = %instance.name, term, "freeze begun");
         self.frozen_at = Some(begun);
-        let heard = match self.own()?.set_super_read_only(true, FREEZE).await {
+        let told = match self.own()?.set_super_read_only(true, FREEZE).await {
             Ok(()) => {
                 self.freeze_is(term, FreezeState::Frozen { published: false, overdue: false });
                 self.keep_promise(term).await
@@ -174,7 +170,7 @@ impl Lane {
         };
         tracing::info!(instance = %instance.name, term, micros = micros(begun), "freeze returned");
         failpoints::reach("PublishFinal", "before");
-        if !heard || !Self::decided_soon(&instance, term).await {
+        if !told || !Self::decided_soon(&instance, term).await {
             self.publish_final(wish, term).await?;
             failpoints::reach("PublishFinal", "after");
         }
@@ -188,9 +184,9 @@ impl Lane {
         let mut asked = instance.asked.clone();
         let over = asked.wait_for(|asked| {
             let record = asked.wish.grant.record();
-            record.is_none_or(|record| record.term != term || record.phase != LeadershipPhase::Handover)
+            record.is_some_and(|record| record.term != term || record.phase != LeadershipPhase::Handover)
         });
-        tokio::time::timeout(HEARD_WITHIN, over).await.is_ok()
+        tokio::time::timeout(HEARD_WITHIN, over).await.is_ok_and(|over| over.is_ok())
     }
 
     /// The final set of a frozen server is its vote.
@@ -316,12 +312,12 @@ impl Lane {
         told("receives no more");
         let (revision, permit) = Self::decide(&instance, wish, term, revision, &ended).await?;
         told("decided");
-        self.quiet_until = Instant::now() + LEAVES_TO_CLIENTS;
-        instance.ctx.events.hold_until(self.quiet_until);
+        instance.ctx.events.hold_until(Instant::now() + LEAVES_TO_CLIENTS);
         // All that it has was acknowledged, and stands on the old master, too: a marker would tell nobody anything.
         self.shut_out(&ranks).await?;
         self.open_to_clients(&then, permit).await?;
         told("opened");
+        self.quiet_until = Instant::now() + LEAVES_TO_CLIENTS;
         instance.tell(&then, "handover", format!("took the leadership over in term {term}"));
         instance.await_revision(revision).await;
         Ok(())

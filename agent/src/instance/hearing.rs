@@ -11,14 +11,14 @@ use std::time::Duration;
 use schemadock_agent_plan::wish::Wish;
 use schemadock_schema::ClusterName;
 use schemadock_schema::gtid::GtidSet;
-use schemadock_schema::leadership::{Leadership, LeadershipPhase, Vote};
-use schemadock_schema::secrets::{ADMIN_USER, AGENT_USER};
+use schemadock_schema::leadership::{Leadership, Vote};
+use schemadock_schema::secrets::AGENT_USER;
 use schemadock_store::backoff::Delays;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Instance;
 use super::handover::LEAVES_TO_CLIENTS;
 use super::standing::Lane;
+use super::{Instance, endpoint_of};
 use crate::mysqld::{Endpoint, LockSeen, Login, MysqlError, Session};
 
 /// How long one statement waits.
@@ -43,12 +43,18 @@ pub(super) struct Listener {
 }
 
 impl Lane {
-    /// On the old master, before the freeze.
-    pub(super) async fn promise(&mut self, term: u64) -> Result<(), MysqlError> {
-        if let Some(session) = &mut self.session {
-            session.take_lock(&open_in(term)).await?;
+    /// On the old master, before the freeze. Where it fails, there is nothing to exchange.
+    pub(super) async fn promise(&mut self, term: u64) {
+        let Some(session) = &mut self.session else { return };
+        match session.take_lock(&open_in(term)).await {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::info!(instance = %self.instance.name, term, "somebody else has the lock of its freeze");
+            }
+            Err(error) => {
+                tracing::info!(instance = %self.instance.name, term, %error, "no lock for its freeze");
+            }
         }
-        Ok(())
     }
 
     /// There, once the freeze has returned. `false`: the candidate does not hear of it, and waits for the vote.
@@ -65,10 +71,7 @@ impl Lane {
 
     /// On the candidate, for as long as a handover to it is not decided.
     pub(super) fn listen(&mut self, wish: &Wish) {
-        let record = wish.grant.record().filter(|record| {
-            record.phase == LeadershipPhase::Handover && record.to.as_ref() == Some(&wish.instance)
-        });
-        let Some(record) = record else {
+        let Some(record) = wish.grant.record().filter(|_| wish.is_candidate()) else {
             self.listener = None;
             return;
         };
@@ -76,24 +79,28 @@ impl Lane {
             return;
         }
         let term = record.term;
-        self.listener = asked(wish, record).map(|(cluster, endpoint, login)| {
+        self.listener = old_master(wish, record).map(|(cluster, endpoint, login)| {
             let instance = self.instance.clone();
-            let task = tokio::spawn(listen(instance, cluster, term, endpoint, login));
+            let task = tokio::spawn(await_final_set(instance, cluster, term, endpoint, login));
             Listener { term, _task: AbortOnDropHandle::new(task) }
         });
     }
 }
 
 /// Where the old master is asked, and as whom.
-fn asked(wish: &Wish, record: &Leadership) -> Option<(ClusterName, Endpoint, Login)> {
-    let member = wish.members.iter().find(|member| Some(&member.name) == record.master.as_ref())?;
-    let endpoint = Endpoint::Tcp { host: member.address.clone()?, port: member.port };
-    let password = wish.grant.secrets.present()?.admin.clone();
-    Some((wish.grant.cluster.clone()?, endpoint, Login { user: ADMIN_USER.to_owned(), password }))
+fn old_master(wish: &Wish, record: &Leadership) -> Option<(ClusterName, Endpoint, Login)> {
+    let endpoint = endpoint_of(wish, record.master.as_ref()?)?;
+    Some((wish.grant.cluster.clone()?, endpoint, Login::admin(wish.grant.secrets.present()?)))
 }
 
-async fn listen(instance: Arc<Instance>, cluster: ClusterName, term: u64, endpoint: Endpoint, login: Login) {
-    let mut delays = Delays::new(instance.ctx.seed ^ 3, Duration::from_millis(50), Duration::from_secs(1));
+async fn await_final_set(
+    instance: Arc<Instance>,
+    cluster: ClusterName,
+    term: u64,
+    endpoint: Endpoint,
+    login: Login,
+) {
+    let mut delays = Delays::new(instance.ctx.seed ^ 5, Duration::from_millis(50), Duration::from_secs(1));
     loop {
         let heard = async {
             let mut session = instance.ctx.mysqld.connect(&endpoint, &login, WAITS).await?;

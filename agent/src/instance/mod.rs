@@ -190,6 +190,16 @@ impl Instance {
         self.stop.is_cancelled()
     }
 
+    /// Whether its cluster's leadership is being handed over.
+    pub fn hands_over(&self) -> bool {
+        self.asked.borrow().wish.hands_over()
+    }
+
+    /// Whether it is to take over, and the old master's vote may still have to tell it when.
+    pub fn awaits_final_set(&self) -> bool {
+        self.asked.borrow().wish.is_candidate() && self.state().seen.handover.heard.is_none()
+    }
+
     /// Asks for a restart; the id comes back by [`Instance::take_ended`].
     pub fn ask_restart(&self, id: String) {
         self.state().requests.restart.push(id);
@@ -406,6 +416,12 @@ impl Instance {
     fn tell(&self, wish: &Wish, kind: &str, message: impl Into<String>) {
         self.ctx.events.tell(wish.grant.cluster.as_ref(), Some(&self.name), kind, message);
     }
+}
+
+/// Where a member listens, as far as that is known.
+fn endpoint_of(wish: &Wish, name: &InstanceName) -> Option<Endpoint> {
+    let member = wish.members.iter().find(|member| member.name == *name)?;
+    Some(Endpoint::Tcp { host: member.address.clone()?, port: member.port })
 }
 
 async fn wake_on_news(instance: Arc<Instance>) {

@@ -7,7 +7,7 @@ use schemadock_agent_plan::observed::{Seen, SourceSeen, Stopping, ThreadState};
 use schemadock_agent_plan::record::DataOrigin;
 use schemadock_agent_plan::wish::Wish;
 use schemadock_schema::known::{Known, WhyUnknown};
-use schemadock_schema::secrets::{ADMIN_USER, Secrets, replication_user};
+use schemadock_schema::secrets::{Secrets, replication_user};
 
 use super::standing::Lane;
 use crate::mysqld::{Endpoint, Login};
@@ -40,9 +40,7 @@ impl Lane {
         }
         // One that its agent does not report as running is not worth a knock.
         let account = seen.record.server_id.map(replication_user).unwrap_or_default();
-        let login = |secrets: &Known<Secrets>| {
-            secrets.present().map(|s| Login { user: ADMIN_USER.to_owned(), password: s.admin.clone() })
-        };
+        let login = |secrets: &Known<Secrets>| secrets.present().map(Login::admin);
         let reported = source.instance.is_none()
             || source.phase.is_some_and(|phase| {
                 use schemadock_schema::status::Phase;

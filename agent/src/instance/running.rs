@@ -11,7 +11,7 @@ use schemadock_agent_plan::step::ConvergeStep as Step;
 use schemadock_agent_plan::wish::Wish;
 use schemadock_schema::InstanceName;
 use schemadock_schema::known::{Known, WhyUnknown};
-use schemadock_schema::secrets::{ADMIN_USER, replication_user};
+use schemadock_schema::secrets::replication_user;
 use schemadock_schema::status::SeedReport;
 use tokio::time::Instant;
 
@@ -204,7 +204,7 @@ impl Lane {
         let secrets = secrets.ok_or(StepError::Changed("the credentials"))?.clone();
         let server_id = seen.record.server_id.ok_or(StepError::Changed("the server id"))?;
         // Tables that a CLONE leaves out make it refuse (their rows would be missing, silently).
-        let login = Login { user: ADMIN_USER.to_owned(), password: secrets.admin.clone() };
+        let login = Login::admin(&secrets);
         let endpoint = Endpoint::Tcp { host: address.to_owned(), port };
         let mut at_donor = instance.ctx.mysqld.connect(&endpoint, &login, Duration::from_secs(2)).await?;
         let emptied = at_donor.tables_that_clone_empties().await?;

@@ -160,6 +160,7 @@ impl Lane {
                     return self.until_next_look();
                 }
                 let (_, wish, mut seen) = self.instance.snapshot();
+                self.listen(&wish);
                 self.keep_time(&wish);
                 self.probe(&wish, &seen).await;
                 seen = self.instance.state().seen.clone();

@@ -13,13 +13,12 @@ use schemadock_agent_plan::voting::{changes_of_locks, counted, locked, staying};
 use schemadock_agent_plan::wish::Wish;
 use schemadock_schema::InstanceName;
 use schemadock_schema::leadership::Durability;
-use schemadock_schema::secrets::ADMIN_USER;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Instance;
 use super::opening::OpeningPermit;
 use super::standing::{CLOSE_DEADLINE, EAGER, Lane, STEADY};
+use super::{Instance, endpoint_of};
 use crate::context::StepError;
 use crate::mysqld::{Endpoint, Login, MysqlError, Session};
 
@@ -374,12 +373,11 @@ async fn barrier(instance: &Arc<Instance>, wish: &Wish) -> Result<(), StepError>
     let server = session.observe().await?;
     let wanted = server.gtid_executed.of_uuid(&server.server_uuid);
     drop(session);
-    let login = Login { user: ADMIN_USER.to_owned(), password: secrets.admin.clone() };
+    let login = Login::admin(secrets);
     let mut left: BTreeMap<&InstanceName, Asked> = BTreeMap::new();
     for name in staying(record) {
-        let member = wish.members.iter().find(|member| member.name == *name);
-        if let Some((host, port)) = member.and_then(|member| Some((member.address.clone()?, member.port))) {
-            left.insert(name, (Endpoint::Tcp { host, port }, None));
+        if let Some(endpoint) = endpoint_of(wish, name) {
+            left.insert(name, (endpoint, None));
         }
     }
     let mut missing = record.acks_wanted();

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use schemadock_agent_plan::accounts::Account;
 use schemadock_agent_plan::observed::{AccountSeen, CloneSeen, ServerSeen, SourceSeen, Variables};
 use schemadock_schema::gtid::GtidSet;
-use schemadock_schema::secrets::Password;
+use schemadock_schema::secrets::{ADMIN_USER, Password, Secrets};
 
 /// Where a server is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,13 @@ pub struct Login {
     pub user: String,
     /// Password.
     pub password: Password,
+}
+
+impl Login {
+    /// A cluster's administrator, as agents and people ask servers of other hosts.
+    pub fn admin(secrets: &Secrets) -> Login {
+        Login { user: ADMIN_USER.to_owned(), password: secrets.admin.clone() }
+    }
 }
 
 /// What a server is to replicate from.

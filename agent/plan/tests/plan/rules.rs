@@ -265,6 +265,8 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                         let mut told = written.into_iter().chain(&seen.handover.heard);
                         told.any(|vote| {
                             vote.term == term
+                                && record.and_then(Leadership::last_lineage).map(|led| &led.server_uuid)
+                                    == Some(&vote.server_uuid)
                                 && Some(&vote.cluster) == wish.grant.cluster.as_ref()
                                 && vote.executed == *executed
                         })
