@@ -46,8 +46,12 @@ use crate::wishes::{Remembered, TargetIndex, interest, wishes};
 
 /// What a transaction has changed arrives in parts, one for each watch: news of so long are taken together.
 const GATHERED: Duration = Duration::from_millis(2);
+/// How long they are left where they can only be of a handover's end: until clients write to the new master.
+const LEFT_IN_HANDOVER: Duration = Duration::from_millis(15);
 /// How often the loop looks at itself where nothing happens.
 const TICK: Duration = Duration::from_secs(1);
+/// How long what is remembered waits for the disk: a change of master, which it tells of, has passed by then.
+const SAVED_AFTER: Duration = Duration::from_millis(300);
 
 /// What an agent is made of: its settings and the real or simulated parts.
 pub struct Parts {
@@ -95,7 +99,8 @@ struct Loop {
     /// Instances that have a directory here, with the cluster of their record.
     remembered: Remembered,
     requests: Requests,
-    saved_at: Instant,
+    /// When what has changed is written.
+    save_due: Option<Instant>,
     /// The cache on disk is older than the one here.
     cache_changed: bool,
     broken: BTreeMap<InstanceName, String>,
@@ -172,7 +177,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), StepError>
         instances: BTreeMap::new(),
         remembered,
         requests: Requests::default(),
-        saved_at: Instant::now(),
+        save_due: None,
         cache_changed: false,
         broken: BTreeMap::new(),
         ctx: ctx.clone(),
@@ -209,10 +214,14 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), StepError>
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            () = mirror.changed() => {}
+            () = mirror.changed() => {
+                if state.awaits_end_of_handover() {
+                    tokio::time::sleep(LEFT_IN_HANDOVER).await;
+                }
+            }
             _ = containers.changed() => {}
             _ = whose_name.changed() => {}
-            () = tokio::time::sleep(TICK) => {}
+            () = tokio::time::sleep_until(state.look_again_at()) => {}
         }
     }
     state.save(true).await;
@@ -264,14 +273,14 @@ impl Loop {
         };
         if std::mem::replace(&mut self.record.went_back, went_back) != went_back {
             // On disk before anything is written to such a store.
-            self.saved_at = Instant::now() - TICK;
+            self.save_due = Some(Instant::now());
         }
         let seen = view.fleet.clone();
         if let Some(fleet) = seen.filter(|fleet| self.record.fleet.as_ref() != Some(fleet)) {
             if let Some(former) = self.record.fleet.replace(fleet) {
                 self.record.former_fleets.push(former);
             }
-            self.saved_at = Instant::now() - TICK;
+            self.save_due = Some(Instant::now());
         }
         let owner = self.record.fleet.as_ref().map(|fleet| Owner {
             fleets: self.record.former_fleets.iter().chain([fleet]).cloned().collect(),
@@ -333,12 +342,28 @@ impl Loop {
         }
     }
 
-    /// Saves what is remembered, at most once in a tick.
+    /// Whether an instance here takes part in a handover, and no more than its end can be of interest to any.
+    fn awaits_end_of_handover(&self) -> bool {
+        self.instances().any(|instance| instance.hands_over())
+            && !self.instances().any(|instance| instance.awaits_final_set())
+    }
+
+    /// When the loop looks at itself at the latest.
+    fn look_again_at(&self) -> Instant {
+        let tick = Instant::now() + TICK;
+        self.save_due.map_or(tick, |due| due.min(tick))
+    }
+
+    /// Saves what is remembered, once it is due.
     async fn save(&mut self, at_once: bool) {
-        if !at_once && self.saved_at.elapsed() < TICK {
+        if self.record == self.saved && !self.cache_changed {
+            self.save_due = None;
             return;
         }
-        self.saved_at = Instant::now();
+        let due = *self.save_due.get_or_insert_with(|| Instant::now() + SAVED_AFTER);
+        if !at_once && Instant::now() < due {
+            return;
+        }
         // The revision, too: one that lags behind makes a store that went back look like ours.
         if self.record != self.saved {
             match self.ctx.disk.write_agent(&self.record).await {
@@ -352,6 +377,8 @@ impl Loop {
                 Err(error) => tracing::warn!(%error, "the cache cannot be written"),
             }
         }
+        let failed = self.record != self.saved || self.cache_changed;
+        self.save_due = failed.then(|| Instant::now() + TICK);
     }
 
     /// Instances by name, with the limits they take.

@@ -30,6 +30,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// After this without a look, nothing is known of since when anything has been so; and what was written and is not seen
 /// by then is waited for no more.
 const UNSEEN: Duration = Duration::from_secs(3);
+/// How long all else waits once a route has been changed: whoever leads by it opens to its clients just now.
+const LEFT_TO_CLIENTS: Duration = Duration::from_millis(50);
 /// How often the revision seen is kept on disk.
 const SAVED_EVERY: Duration = Duration::from_secs(10);
 
@@ -58,6 +60,8 @@ pub(super) struct Planner {
     /// story of its own.
     unseen: Vec<Unseen>,
     unseen_until: Instant,
+    /// Until when nothing is planned.
+    rests_until: Instant,
 }
 
 /// A key that this copy has written, and the revision; a deleted one is to be gone.
@@ -120,6 +124,7 @@ impl Planner {
             looked_at: None,
             unseen: Vec::new(),
             unseen_until: Instant::now(),
+            rests_until: Instant::now(),
         }
     }
 
@@ -288,6 +293,10 @@ impl Planner {
     }
 
     async fn pass(&mut self, office: &[Guard]) -> Result<Duration, StoreError> {
+        let rest = self.rests_until.saturating_duration_since(Instant::now());
+        if !rest.is_zero() {
+            return Ok(rest);
+        }
         let fleet = &self.fleet;
         self.unseen.retain(|unseen| match fleet.revision_of(&unseen.key) {
             Some(seen) => seen < unseen.revision,
@@ -336,6 +345,10 @@ impl Planner {
         match written {
             Ok(Committed::Written { revision }) => {
                 self.unseen_until = Instant::now() + UNSEEN;
+                let routes = self.keys.routes();
+                if doing.proposal.writes.iter().any(|write| write.key().starts_with(&routes)) {
+                    self.rests_until = Instant::now() + LEFT_TO_CLIENTS;
+                }
                 self.unseen.extend(doing.proposal.writes.iter().map(|write| Unseen {
                     key: write.key().to_owned(),
                     revision,
