@@ -229,6 +229,8 @@ async fn etcd_goes_in_the_middle_of_an_operation() {
         assert!(matches!(ended.state, OperationState::Done | OperationState::Undone));
         roamer.more(20).await;
         roamer.look().tell(moment);
+        // What was taken back is being mended; nothing is asked of a cluster that is not whole.
+        fleet.until_converged_cluster(SHOP).await;
     }
     fleet.done(&["cluster", "scale", SHOP, "--replicas", "3", "--no-wait"]).await;
     fleet.until("a fourth member", |world| (world.members(SHOP).len() == 4).then_some(())).await;

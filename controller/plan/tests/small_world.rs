@@ -226,6 +226,37 @@ fn below_min_copies_a_lost_voter_keeps_its_place() {
     assert_eq!(record(&world).voters.len(), 2);
 }
 
+/// While a handover is under way its voters do not receive from the old master; when it is taken back they have all the
+/// time again that anybody has.
+#[test]
+fn who_moves_in_a_handover_is_not_lost() {
+    let mut world = created(3, 2);
+    let lost = |world: &World| world.said.iter().any(|said| said.contains("is lost"));
+    let steady: Value = world.get("leadership/c").unwrap();
+    let led = record(&world);
+    let (master, to) = (led.master.clone().unwrap(), led.voters[0].name.clone());
+    let host = master.as_str().split('-').next().unwrap();
+    let mut handover = steady.clone();
+    (handover["phase"], handover["to"]) = (json!("handover"), json!(to));
+    let status = format!("status/{host}/{master}");
+    let mut alone: Value = world.get(&status).unwrap();
+    alone["receivers"] = json!([to]);
+    world.put("leadership/c", &handover);
+    world.put(&status, &alone);
+    world.controller(9);
+    world.millis += 5_000;
+    world.controller(9);
+    world.put("leadership/c", &steady);
+    world.controller(9);
+    assert!(!lost(&world), "{:#?}", world.said);
+    world.millis += 1_900;
+    world.controller(9);
+    assert!(!lost(&world), "{:#?}", world.said);
+    world.millis += 200;
+    world.controller(9);
+    assert!(lost(&world), "{:#?}", world.said);
+}
+
 #[test]
 fn a_member_lost_with_its_host_is_replaced_after_a_while_and_never_where_many_are_gone() {
     let mut world = created(4, 2);
