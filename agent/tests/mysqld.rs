@@ -5,6 +5,7 @@
 mod acknowledging;
 mod halves;
 mod locks;
+mod schemas;
 mod servers;
 
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use schemadock_agent_plan::accounts::{self, Account, AccountKind};
 use schemadock_agent_plan::observed::{CloneState, ServerSeen, ThreadState};
 use schemadock_schema::gtid::GtidSet;
 use schemadock_schema::secrets::{AGENT_USER, Password, replication_user};
+use schemas::a_schema_is_frozen_on_one_server;
 use servers::{LOGIN, Pair, Server};
 
 type Boxed = Box<dyn Session>;
@@ -55,6 +57,8 @@ async fn every_verb_does_what_it_says() {
     what_is_harmless_is_told_from_what_is_not(a, b, &mut at_a, &mut at_b).await;
     told("judged");
     who_waits_for_a_lock_hears_of_its_exchange(a, &mut at_a).await;
+    a_schema_is_frozen_on_one_server(a, &mut at_a).await;
+    told("a schema frozen");
     sessions_are_ended(a, &mut at_a).await;
     a_full_server_still_takes_the_agent(a, &mut at_a).await;
     told("sessions");

@@ -55,6 +55,8 @@ const ELSEWHERE: &[&str] = &[
     "TakeBack",
     "TakeOver",
     "ScheduleEvents",
+    // Frozen schemas: operations.rs.
+    "SetFrozen",
     "StepDown",
     "TakeEvents",
 ];

@@ -88,6 +88,9 @@ pub struct Status {
     /// The master: how many sessions wait for an acknowledgement, as far as it was looked at.
     #[serde(default)]
     pub commits_waiting: Option<u32>,
+    /// Schemas that take no writes here because the cluster's policy names them as frozen: READ ONLY, as last seen.
+    #[serde(default)]
+    pub frozen: Vec<String>,
     /// A seed under way.
     pub seed: Option<SeedReport>,
     /// Settings that wait for a restart.

@@ -1,6 +1,6 @@
 //! Target, policy and host's defaults, resolved to what the server is to be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemadock_schema::policy::{ClusterPolicy, WishedDurability};
 use schemadock_schema::size::{Resources, buffer_pool};
@@ -50,6 +50,8 @@ pub struct Desired {
     pub own_image: bool,
     /// The limits.
     pub limits: Resources,
+    /// Schemas whose copies in the cluster take no writes.
+    pub frozen: BTreeSet<String>,
     /// Variables by normalised name: policy, then the instance's own.
     pub mysql: BTreeMap<String, String>,
     /// Variables that were asked for and are not set, each with the reason: a document that was written by hand has
@@ -101,6 +103,7 @@ impl Desired {
             disabled: target.disabled,
             maintenance: target.maintenance,
             paused: policy.is_some_and(|p| p.paused),
+            frozen: policy.iter().flat_map(|p| &p.frozen).map(|frozen| frozen.schema.clone()).collect(),
             own_image: target.image.is_some(),
             image: target.image.clone().or(policy_image).unwrap_or_else(|| defaults.image.clone()),
             buffer_pool: buffer_pool(limits.memory),

@@ -7,6 +7,7 @@ use schemadock_schema::leadership::{Leadership, LeadershipPhase, Vote, Voter};
 use schemadock_schema::status::WaitKind;
 
 use crate::desired::Desired;
+use crate::frozen;
 use crate::observed::{ChannelSeen, FreezeState, Seen, ServerSeen, ThreadState};
 use crate::standing::{follow, foreign_data, name_of, ready};
 use crate::step::{Plan, StandingStep as Step};
@@ -79,6 +80,10 @@ pub(crate) fn plan(
         return hand_over(record, wish, seen, server);
     }
     if wish.is_candidate() {
+        // At its opening they are right already.
+        if let Some(plan) = frozen::step(desired, seen).filter(|_| !accepted) {
+            return plan;
+        }
         if !accepted {
             return Plan::Do(Step::Prepare { term });
         }

@@ -16,6 +16,7 @@
 //! | [`voting`] | whose acknowledgements count |
 //! | `foreign` | transactions that a member has and its master lacks |
 //! | `claim` | who may claim a leadership that nobody has |
+//! | [`frozen`] | schemas that take no writes |
 //! | [`converge`] | Docker, disk, settings |
 //! | [`data`] | the data directory: made, taken up, set aside, made anew, or refused |
 //! | `seed` | data by CLONE |
@@ -32,6 +33,7 @@ pub mod data;
 pub mod desired;
 mod foreign;
 pub mod foresee;
+pub mod frozen;
 pub mod handover;
 pub mod observed;
 pub mod record;

@@ -8,6 +8,8 @@ use schemadock_schema::known::Known;
 use schemadock_schema::leadership::Vote;
 use schemadock_schema::size::Resources;
 
+use crate::frozen::Schemas;
+
 /// A container as Docker sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContainerSeen {
@@ -531,6 +533,8 @@ pub struct Seen {
     pub accounts: Known<Vec<AccountSeen>>,
     /// The version of the credentials that the accounts were last made with.
     pub accounts_version: Option<u64>,
+    /// Its schemas; looked at where some are frozen, or were.
+    pub schemas: Known<Schemas>,
     /// The server it is to follow.
     pub source: Known<SourceSeen>,
     /// The server that leads.

@@ -1,5 +1,7 @@
 //! What the agent keeps of an instance on its own disk, outside the data directory.
 
+use std::collections::BTreeSet;
+
 use schemadock_schema::leadership::Durability;
 use schemadock_schema::{ClusterName, InstanceName, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,9 @@ pub struct Record {
     /// The term in which the scheduled events of the one that led before were looked at.
     #[serde(default)]
     pub events_term: Option<u64>,
+    /// Schemas that were made READ ONLY here because the cluster's policy names them as frozen: ours to be thawed.
+    #[serde(default)]
+    pub frozen: BTreeSet<String>,
     /// The file last found good by `mysqld --validate-config`, as a hash, with the image.
     #[serde(default)]
     pub validated: Option<String>,

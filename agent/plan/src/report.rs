@@ -9,6 +9,7 @@ use schemadock_schema::{HostName, Timestamp};
 
 use crate::converge::restart_pending;
 use crate::data::data_state;
+use crate::frozen;
 use crate::observed::{Seen, ServerSeen};
 use crate::record::DataOrigin;
 use crate::step::{ConvergeStep, Plan, StandingStep, Waiting};
@@ -132,6 +133,7 @@ pub fn status(
         commits_waiting: server
             .filter(|_| wish.leads())
             .map(|server| if seen.voting.stalled { server.acks.waiting } else { 0 }),
+        frozen: frozen::in_force(seen),
         seed: outcome.seed.clone(),
         restart_pending: desired.map(|desired| restart_pending(desired, seen)).unwrap_or_default(),
         container: seen.container.present().map(|container| ContainerReport {
@@ -203,6 +205,11 @@ fn phase(wish: &Wish, seen: &Seen, outcome: &Outcome) -> Phase {
         return if server.writable() { Phase::Running } else { Phase::Fenced };
     }
     let follows = server.channel.is_some() && !server.offline_mode;
-    let lifted = matches!(outcome.standing, Plan::Converged | Plan::Wait(_)) && follows;
+    // A flag may wait for a reader without an end; it is in nobody's way.
+    let rests = matches!(
+        outcome.standing,
+        Plan::Converged | Plan::Wait(_) | Plan::Do(StandingStep::SetFrozen { .. })
+    );
+    let lifted = rests && follows;
     if lifted { Phase::Running } else { Phase::Attaching }
 }

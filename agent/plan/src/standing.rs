@@ -15,6 +15,7 @@ use crate::claim::{released, without_leadership};
 use crate::config::EVENT_SCHEDULER;
 use crate::desired::Desired;
 use crate::foreign::{self, Found};
+use crate::frozen;
 use crate::handover;
 use crate::observed::{ChannelSeen, Seen, ServerSeen, SourceSeen, Stopping, ThreadState};
 use crate::record::DataOrigin;
@@ -216,7 +217,7 @@ fn lead(record: &Leadership, wish: &Wish, desired: &Desired, seen: &Seen, server
     if let Some(plan) = events_of_the_last(record, seen).filter(|_| !hands_off(desired)) {
         return plan;
     }
-    swapped_by_hand(wish, desired).unwrap_or(Plan::Converged)
+    frozen::step(desired, seen).or_else(|| swapped_by_hand(wish, desired)).unwrap_or(Plan::Converged)
 }
 
 /// Scheduled events run on the master alone, unless the documents say it otherwise. Not before it is open: one that is due
@@ -392,7 +393,7 @@ pub(crate) fn follow(
     if server.offline_mode {
         return Plan::Do(Step::LiftOffline);
     }
-    swapped_by_hand(wish, desired).unwrap_or(Plan::Converged)
+    frozen::step(desired, seen).or_else(|| swapped_by_hand(wish, desired)).unwrap_or(Plan::Converged)
 }
 
 fn attach(

@@ -5,6 +5,7 @@ use schemadock_schema::gtid::GtidSet;
 use schemadock_schema::status::WaitKind;
 
 use crate::config::ServerConfig;
+use crate::frozen::Flags;
 use crate::record::Replacing;
 
 /// One next step, or why there is none.
@@ -318,6 +319,13 @@ pub enum StandingStep {
     ScheduleEvents {
         /// Run.
         on: bool,
+        /// What was found, where that is drift.
+        found: Option<String>,
+    },
+    /// Set and clear the READ ONLY flags of schemas.
+    SetFrozen {
+        /// Which.
+        flags: Flags,
         /// What was found, where that is drift.
         found: Option<String>,
     },

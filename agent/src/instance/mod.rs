@@ -17,6 +17,7 @@ mod claim;
 mod converge;
 mod events;
 mod foreign;
+mod frozen;
 mod handover;
 mod hearing;
 mod opening;
@@ -482,6 +483,7 @@ fn nothing_seen(record: Record) -> Seen {
         unsettable: BTreeMap::new(),
         accounts: unknown(),
         accounts_version: None,
+        schemas: Known::Unknown(WhyUnknown::NotYet),
         source: unknown(),
         leader: unknown(),
         clone: unknown(),

@@ -125,9 +125,12 @@ impl Lane {
                     return Err(StepError::Changed("the server"));
                 };
                 let uuid = server.server_uuid.clone();
+                // Flags came with the data, set by the donor's agent.
+                let frozen = wish.desired().map(|desired| desired.frozen.clone()).unwrap_or_default();
                 instance
                     .update_record(|record| {
                         record.data = DataOrigin::Own;
+                        record.frozen.extend(frozen);
                         record.server_uuid = Some(uuid);
                     })
                     .await?;

@@ -316,6 +316,7 @@ impl Lane {
             news = state.seen.accounts != accounts;
             state.seen.accounts = accounts;
         }
+        news |= self.look_at_schemas().await;
         let mut state = self.instance.state();
         let changed = std::mem::discriminant(&state.seen.server) != std::mem::discriminant(&found);
         if found.present().is_none() {
@@ -470,6 +471,10 @@ impl Lane {
                 self.schedule_events(wish, *on).await?;
                 return Ok(found.as_deref().is_some_and(mended));
             }
+            Step::SetFrozen { flags, found } => {
+                self.set_frozen(wish, seen, flags).await?;
+                return Ok(found.as_deref().is_some_and(mended));
+            }
             Step::StepDown => {
                 self.own()?.set_offline_mode(true).await?;
                 instance.tell(wish, "stepped-down", "it leads no more: its clients were ended");
@@ -517,6 +522,7 @@ impl Lane {
         let ranks = self.ranks(wish).await?;
         self.shut_out(&ranks).await?;
         self.own()?.set_super_read_only(false, CLOSE_DEADLINE).await?;
+        self.freeze_before_opening(wish).await?;
         // Else the marker waits, and the plan opens anew when it has been acknowledged.
         if self.opening_marker(wish, &permit).await? {
             self.open_to_clients(wish, permit).await?;

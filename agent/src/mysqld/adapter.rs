@@ -32,6 +32,7 @@ mod literal;
 mod locks;
 mod observing;
 mod replication;
+mod schemas;
 mod seeding;
 mod session;
 mod sessions;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use schemadock_agent_plan::accounts::Account;
+use schemadock_agent_plan::frozen::Schemas;
 use schemadock_agent_plan::observed::{AccountSeen, CloneSeen, ServerSeen, SourceSeen, Variables};
 use schemadock_schema::gtid::GtidSet;
 use schemadock_schema::secrets::{ADMIN_USER, Password, Secrets};
@@ -250,6 +251,14 @@ pub trait Session: Send {
     /// Locks replication accounts and unlocks others, with `sql_log_bin=0`; those that are not there are left out.
     /// Connections that are open stay. Refused with 1290 under `super_read_only`.
     async fn lock_accounts(&mut self, lock: &[String], unlock: &[String]) -> Result<(), MysqlError>;
+
+    /// All schemas but the server's own, and whether each is READ ONLY.
+    async fn schemas(&mut self) -> Result<Schemas, MysqlError>;
+
+    /// Sets or clears a schema's READ ONLY flag, with `sql_log_bin=0`. It waits for transactions that have used the schema,
+    /// and others wait behind it: after a second it is given up (1205), and who was in the way is named. Refused with 1290
+    /// under `super_read_only`.
+    async fn set_schema_read_only(&mut self, schema: &str, on: bool) -> Result<(), MysqlError>;
 
     /// Tables, `schema.table (engine)`, whose rows a CLONE from this server would leave out.
     async fn tables_that_clone_empties(&mut self) -> Result<Vec<String>, MysqlError>;

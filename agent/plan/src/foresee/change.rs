@@ -395,8 +395,9 @@ fn seen(change: &Change<'_>) -> Seen {
         });
     let source = after.source.as_ref().and_then(|source| source.instance.as_ref());
     let leader = change.leadership.and_then(|record| record.master.as_ref());
+    let frozen: BTreeSet<String> = status.iter().flat_map(|status| &status.frozen).cloned().collect();
     let mut seen = Seen {
-        record,
+        record: Record { frozen: frozen.clone(), ..record },
         data,
         retired: retired.into_iter().collect(),
         config: None,
@@ -423,6 +424,7 @@ fn seen(change: &Change<'_>) -> Seen {
             .map(|pending| (pending.variable.clone(), pending.reason.clone()))
             .collect(),
         accounts_version: None,
+        schemas: Known::Present(frozen.iter().map(|schema| (schema.clone(), true)).collect()),
         source: other_server(change, source).into(),
         leader: other_server(change, leader).into(),
         clone: super::not_yet(),

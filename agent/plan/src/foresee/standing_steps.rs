@@ -164,6 +164,14 @@ pub(super) fn standing_step(seen: &mut Seen, wish: &mut Wish, step: &StandingSte
             opens(seen, wish);
         }
         S::ScheduleEvents { on, .. } => with_server(seen, |server| server.events = *on),
+        S::SetFrozen { flags, .. } => {
+            seen.record.frozen.extend(flags.freeze.iter().cloned());
+            seen.record.frozen.retain(|schema| !flags.thaw.contains(schema));
+            if let Known::Present(schemas) = &mut seen.schemas {
+                schemas.extend(flags.freeze.iter().map(|schema| (schema.clone(), true)));
+                schemas.extend(flags.thaw.iter().map(|schema| (schema.clone(), false)));
+            }
+        }
         S::StepDown => with_server(seen, |server| server.offline_mode = true),
         S::TakeEvents { term, .. } => seen.record.events_term = Some(*term),
         S::BeginBarrier { revision } => {

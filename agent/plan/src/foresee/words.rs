@@ -1,5 +1,7 @@
 //! Steps for people, one line each.
 
+use std::collections::BTreeSet;
+
 use schemadock_schema::size::format_bytes;
 
 use super::Step;
@@ -109,6 +111,14 @@ fn standing(step: &S, wish: &Wish) -> String {
         S::TakeBack { term, why } => format!("take the leadership back in term {term} ({why})"),
         S::TakeOver { term, .. } => format!("take the leadership over in term {term}, and open for writes"),
         S::ScheduleEvents { on, .. } => format!("let scheduled events {}", if *on { "run" } else { "rest" }),
+        S::SetFrozen { flags, .. } => {
+            let told = |what: &str, schemas: &BTreeSet<String>| {
+                let names = schemas.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+                (!schemas.is_empty()).then(|| format!("{what} {names}"))
+            };
+            let both = [told("freeze", &flags.freeze), told("thaw", &flags.thaw)];
+            format!("{} (READ ONLY)", both.into_iter().flatten().collect::<Vec<_>>().join(", "))
+        }
         S::StepDown => "end all clients".to_owned(),
         S::TakeEvents { from, .. } => format!("turn the scheduled events on that ran on {from}"),
         S::BeginBarrier { .. } => "look whether the voters have what was committed before".to_owned(),

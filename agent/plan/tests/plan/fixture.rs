@@ -102,6 +102,7 @@ pub(crate) fn nothing() -> Seen {
         unsettable: BTreeMap::new(),
         accounts: unknown(),
         accounts_version: None,
+        schemas: Known::Unknown(WhyUnknown::NotYet),
         source: Known::Absent,
         leader: Known::Absent,
         clone: unknown(),

@@ -223,6 +223,15 @@ const MUTATIONS: &[Mutation] = &[
     }),
     ("accounts gone", |seen, _| seen.accounts = Known::Present(Vec::new())),
     ("accounts unknown", |seen, _| seen.accounts = unknown()),
+    ("a schema to be frozen", |seen, wish| {
+        on_policy(wish, serde_json::json!({"frozen": [{"schema": "s1", "since": "", "operation": ""}]}));
+        seen.schemas = Known::Present([("s1".to_owned(), false)].into());
+    }),
+    ("a schema frozen before", |seen, _| {
+        seen.record.frozen = ["s1".to_owned()].into();
+        seen.schemas = Known::Present([("s1".to_owned(), true)].into());
+    }),
+    ("schemas unknown", |seen, _| seen.schemas = unknown()),
     ("leadership unknown", |_, wish| wish.grant.leadership = unknown()),
     ("leadership absent", |_, wish| wish.grant.leadership = Known::Absent),
     ("released", |_, wish| on_record(wish, |record| record.master = None)),
@@ -534,6 +543,8 @@ fn what_is_mended_is_converged() {
             "receiver off",
             "applier off",
             "accounts gone",
+            "a schema to be frozen",
+            "a schema frozen before",
             "another shape",
             "another port",
             "another size",

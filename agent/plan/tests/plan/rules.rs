@@ -280,6 +280,18 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                     !on || wish.leads() && seen.server.present().is_some_and(|server| server.writable()),
                     "lets events run where it does not lead",
                 ),
+                S::SetFrozen { flags, .. } => must(
+                    !wish.leads() || seen.server.present().is_some_and(|server| !server.super_read_only),
+                    "L1: lifts super_read_only of the server that leadership names",
+                )
+                .or(must(
+                    wish.desired().is_some_and(|desired| {
+                        flags.freeze.is_subset(&desired.frozen) && flags.thaw.is_disjoint(&desired.frozen)
+                    }),
+                    "freezes or thaws what the policy does not say",
+                ))
+                .or(must(flags.thaw.is_subset(&seen.record.frozen), "thaws what it did not freeze"))
+                .or(under_hold("freezes under maintenance")),
                 S::StepDown => must(!wish.leads(), "ends the clients of the leader"),
                 S::TakeEvents { .. } => must(
                     wish.leads() && seen.server.present().is_some_and(|server| server.writable()),

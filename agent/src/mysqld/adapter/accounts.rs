@@ -3,7 +3,7 @@
 use schemadock_agent_plan::accounts::{Account, quote};
 use schemadock_agent_plan::observed::AccountSeen;
 
-use super::wire::{DEADLINE, LONG, Sealed, Wire, owned, text};
+use super::wire::{DEADLINE, Wire, owned, text};
 use crate::mysqld::MysqlError;
 
 const WHAT: &str = "an account";
@@ -22,34 +22,8 @@ pub(super) async fn list(wire: &mut Wire) -> Result<Vec<AccountSeen>, MysqlError
     Ok(rows.iter().filter_map(account).collect())
 }
 
-/// Runs statements unlogged; the first error ends it.
-async fn unlogged(
-    wire: &mut Wire,
-    statements: Vec<String>,
-    account: Option<&Account>,
-) -> Result<(), MysqlError> {
-    let mut sealed = Sealed::begin(wire);
-    let wire = sealed.wire();
-    wire.run(WHAT, "SET SESSION sql_log_bin = 0", DEADLINE).await?;
-    let mut result = Ok(());
-    for statement in statements {
-        result = match account {
-            Some(account) => wire.run_secret(WHAT, &statement, &account.password, LONG).await,
-            None => wire.run(WHAT, &statement, LONG).await,
-        };
-        if result.is_err() {
-            break;
-        }
-    }
-    let restored = wire.run(WHAT, "SET SESSION sql_log_bin = 1", DEADLINE).await;
-    if restored.is_ok() {
-        sealed.finish();
-    }
-    result.and(restored)
-}
-
 pub(super) async fn ensure(wire: &mut Wire, account: &Account) -> Result<(), MysqlError> {
-    unlogged(wire, account.statements(), Some(account)).await
+    wire.run_unlogged(WHAT, &account.statements(), Some(&account.password)).await
 }
 
 /// Replication accounts are for every host.
@@ -57,6 +31,6 @@ pub(super) async fn lock(wire: &mut Wire, lock: &[String], unlock: &[String]) ->
     let alter =
         |user: &String, what: &str| format!("ALTER USER IF EXISTS {}@'%' ACCOUNT {what}", quote(user));
     let statements = lock.iter().map(|user| alter(user, "LOCK"));
-    let statements = statements.chain(unlock.iter().map(|user| alter(user, "UNLOCK"))).collect();
-    unlogged(wire, statements, None).await
+    let statements: Vec<_> = statements.chain(unlock.iter().map(|user| alter(user, "UNLOCK"))).collect();
+    wire.run_unlogged(WHAT, &statements, None).await
 }

@@ -3,6 +3,7 @@
 
 use schemadock_agent_plan::accounts::quote;
 
+use super::literal::identifier;
 use super::observing::needed;
 use super::wire::{DEADLINE, Wire, text};
 use crate::mysqld::{MysqlError, ScheduledEvent};
@@ -53,8 +54,4 @@ pub(super) async fn enable(wire: &mut Wire, events: &[ScheduledEvent]) -> Result
         count += 1;
     }
     Ok(count)
-}
-
-fn identifier(text: &str) -> String {
-    format!("`{}`", text.replace('`', "``"))
 }

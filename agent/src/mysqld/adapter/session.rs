@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use schemadock_agent_plan::accounts::{Account, quote};
+use schemadock_agent_plan::frozen::Schemas;
 use schemadock_agent_plan::observed::{AccountSeen, CloneSeen, ServerSeen, SourceSeen, Variables};
 use schemadock_schema::gtid::GtidSet;
 
@@ -12,7 +13,9 @@ use super::observing::Sets;
 use super::replication::Thread;
 use super::sessions::MARKER;
 use super::wire::{DEADLINE, LONG, Sealed, Wire, number, owned};
-use super::{accounts, binlog, closing, events, literal, locks, observing, replication, seeding, sessions};
+use super::{
+    accounts, binlog, closing, events, literal, locks, observing, replication, schemas, seeding, sessions,
+};
 use crate::mysqld::{LockSeen, MysqlError, Position, ScheduledEvent, Session, SourceSpec};
 
 /// MySQL: a variable takes no value of this type.
@@ -158,6 +161,14 @@ impl Session for Connected {
 
     async fn lock_accounts(&mut self, lock: &[String], unlock: &[String]) -> Result<(), MysqlError> {
         accounts::lock(&mut self.wire, lock, unlock).await
+    }
+
+    async fn schemas(&mut self) -> Result<Schemas, MysqlError> {
+        schemas::list(&mut self.wire).await
+    }
+
+    async fn set_schema_read_only(&mut self, schema: &str, on: bool) -> Result<(), MysqlError> {
+        schemas::set_read_only(&mut self.wire, schema, on).await
     }
 
     async fn tables_that_clone_empties(&mut self) -> Result<Vec<String>, MysqlError> {

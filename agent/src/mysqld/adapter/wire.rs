@@ -207,6 +207,33 @@ impl Wire {
         self.rows(what, sql, deadline).await.map(drop)
     }
 
+    /// Runs statements that are not written to the binary log: they are this server's alone. The first error ends it.
+    pub(super) async fn run_unlogged(
+        &mut self,
+        what: &'static str,
+        statements: &[String],
+        secret: Option<&Password>,
+    ) -> Result<(), MysqlError> {
+        let mut sealed = Sealed::begin(self);
+        let wire = sealed.wire();
+        wire.run(what, "SET SESSION sql_log_bin = 0", DEADLINE).await?;
+        let mut result = Ok(());
+        for statement in statements {
+            result = match secret {
+                Some(secret) => wire.run_secret(what, statement, secret, LONG).await,
+                None => wire.run(what, statement, LONG).await,
+            };
+            if result.is_err() {
+                break;
+            }
+        }
+        let restored = wire.run(what, "SET SESSION sql_log_bin = 1", DEADLINE).await;
+        if restored.is_ok() {
+            sealed.finish();
+        }
+        result.and(restored)
+    }
+
     /// Runs a statement that holds a password. What the server says of it is passed on without it.
     pub(super) async fn run_secret(
         &mut self,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemadock_agent_plan::frozen::Schemas;
 use schemadock_agent_plan::observed::{CloneSeen, CloneState};
 use schemadock_schema::gtid::{GtidSet, Source};
 use schemadock_schema::secrets::Password;
@@ -25,6 +26,8 @@ pub(in crate::sim) struct Data {
     pub(in crate::sim) gutted: bool,
     /// Transactions of its own that touch no row of a base table.
     pub(in crate::sim) harmless: GtidSet,
+    /// The schemas of people, and whether each is READ ONLY.
+    pub(in crate::sim) schemas: Schemas,
 }
 
 /// An account.
@@ -63,6 +66,7 @@ impl Data {
             cloned: NO_CLONE,
             gutted: false,
             harmless: GtidSet::new(),
+            schemas: Schemas::new(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use schemadock_agent::mysqld::{LockSeen, MysqlError, Position, ScheduledEvent, Session, SourceSpec};
 use schemadock_agent_plan::accounts::{Account, AccountKind};
+use schemadock_agent_plan::frozen::Schemas;
 use schemadock_agent_plan::observed::{
     AccountSeen, CloneSeen, ServerSeen, SourceSeen, ThreadState, Variables,
 };
@@ -346,6 +347,25 @@ impl Session for SimSession {
             }
             for ((user, _), account) in &mut data.accounts {
                 account.locked = (account.locked || lock.contains(user)) && !unlock.contains(user);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn schemas(&mut self) -> Result<Schemas, MysqlError> {
+        self.look("the schemas", |state, server| state.data[&server.data].schemas.clone()).await
+    }
+
+    async fn set_schema_read_only(&mut self, schema: &str, on: bool) -> Result<(), MysqlError> {
+        const WHAT: &str = "the schemas";
+        self.set(WHAT, |server, data| {
+            if server.super_read_only {
+                return refused(WHAT, 1290, "the server is super_read_only");
+            }
+            match data.schemas.get_mut(schema) {
+                Some(read_only) => *read_only = on,
+                None => return refused(WHAT, 3503, "there is no such schema"),
             }
             Ok(())
         })
