@@ -111,9 +111,15 @@ async fn a_frozen_schema_takes_no_writes_whoever_leads() {
         .until_status(&leads, "it says who is in the way", |status| status.message.contains("is in use"))
         .await;
     assert!(status.message.contains("schema s2 is in use: connection"), "{}", status.message);
-    reader.run("COMMIT").await;
+    // It is in nobody's way where the master is opened again: then it is ended.
+    fleet.sql_of(SHOP, &leads).await.run("SET GLOBAL super_read_only = ON").await;
+    fleet
+        .until_status(&leads, "open, and frozen", |s| s.writable == Some(true) && s.frozen == ["s1", "s2"])
+        .await;
+    assert!(reader.try_run("SELECT 1").await.is_err());
     freeze(&fleet, &["s1", "s2"]).await;
-    assert!(reader.try_run("INSERT INTO s2.t VALUES (NULL)").await.is_err());
+    let why = application(&fleet).await.try_run("INSERT INTO s2.t VALUES (NULL)").await.unwrap_err();
+    assert!(why.contains("3989"), "{why}");
 
     freeze(&fleet, &[]).await;
     assert_eq!(read_only(&fleet).await, ["s3"; 4]);

@@ -55,7 +55,7 @@ const ELSEWHERE: &[&str] = &[
     "TakeBack",
     "TakeOver",
     "ScheduleEvents",
-    // Frozen schemas: operations.rs.
+    // Frozen schemas: frozen.rs.
     "SetFrozen",
     "StepDown",
     "TakeEvents",

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemadock_schema::known::{Known, WhyUnknown};
 use schemadock_schema::status::WaitKind;
 
 use crate::desired::Desired;
@@ -12,6 +13,7 @@ use crate::observed::Seen;
 use crate::record::Record;
 use crate::standing::hands_off;
 use crate::step::{Plan, StandingStep as Step};
+use crate::wish::Wish;
 
 /// The schemas of a server by name, and whether each is READ ONLY.
 pub type Schemas = BTreeMap<String, bool>;
@@ -32,11 +34,15 @@ impl Flags {
     }
 }
 
-/// What makes a server's flags those that are wished. `set` are the schemas that its record says were frozen by us.
+/// What makes a server's flags those that are wished. `set` are the schemas that its record says were frozen by us; one that
+/// is wished and has its flag from elsewhere (a CLONE, a person) is ours from then on.
 pub fn changes(wished: &BTreeSet<String>, set: &BTreeSet<String>, schemas: &Schemas) -> Flags {
-    let writable = |schema: &&String| schemas.get(*schema) == Some(&false);
+    let lacks = |schema: &&String| match schemas.get(*schema) {
+        Some(read_only) => !read_only || !set.contains(*schema),
+        None => false,
+    };
     Flags {
-        freeze: wished.iter().filter(writable).cloned().collect(),
+        freeze: wished.iter().filter(lacks).cloned().collect(),
         thaw: set.difference(wished).cloned().collect(),
     }
 }
@@ -54,18 +60,26 @@ pub fn in_force(seen: &Seen) -> Vec<String> {
 }
 
 /// The step that mends them. It waits for transactions of others, so all else comes first.
-pub(crate) fn step(desired: &Desired, seen: &Seen) -> Option<Plan<Step>> {
+pub(crate) fn step(wish: &Wish, desired: &Desired, seen: &Seen) -> Option<Plan<Step>> {
     if hands_off(desired) || !concerned(desired, &seen.record) {
         return None;
     }
-    let Some(schemas) = seen.schemas.present() else {
-        return Some(Plan::wait(WaitKind::Server, &desired.instance, "its schemas are being looked at"));
+    let schemas = match &seen.schemas {
+        Known::Present(schemas) => schemas,
+        Known::Unknown(WhyUnknown::Error(why)) => {
+            return Some(Plan::wait(WaitKind::Server, &desired.instance, format!("its schemas: {why}")));
+        }
+        _ => return Some(Plan::wait(WaitKind::Server, &desired.instance, "its schemas are being looked at")),
     };
-    let flags = changes(&desired.frozen, &seen.record.frozen, schemas);
+    let mut flags = changes(&desired.frozen, &seen.record.frozen, schemas);
+    // What is remembered may be older than what was frozen, and another cluster may take writes there by now (I6).
+    if !wish.believes_store() || wish.policy_revision.is_none() {
+        flags.thaw.clear();
+    }
     if flags.is_empty() {
         return None;
     }
-    let undone: Vec<&str> = flags.freeze.intersection(&seen.record.frozen).map(String::as_str).collect();
+    let undone = flags.freeze.intersection(&seen.record.frozen).map(String::as_str).collect::<Vec<_>>();
     let found = (!undone.is_empty()).then(|| format!("schema {} was not READ ONLY", undone.join(", ")));
     Some(Plan::Do(Step::SetFrozen { flags, found }))
 }
@@ -86,5 +100,7 @@ mod tests {
         let flags = changes(&set(&["a", "d"]), &set(&["b"]), &schemas);
         assert_eq!(flags, Flags { freeze: set(&["a"]), thaw: set(&["b"]) });
         assert!(changes(&set(&["c"]), &set(&["c"]), &schemas).is_empty());
+        // Once it is wished it is ours, wherever its flag came from.
+        assert_eq!(changes(&set(&["c"]), &set(&[]), &schemas).freeze, set(&["c"]));
     }
 }

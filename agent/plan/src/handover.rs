@@ -80,8 +80,8 @@ pub(crate) fn plan(
         return hand_over(record, wish, seen, server);
     }
     if wish.is_candidate() {
-        // At its opening they are right already.
-        if let Some(plan) = frozen::step(desired, seen).filter(|_| !accepted) {
+        // At its opening they are only compared.
+        if let Some(plan) = frozen::step(wish, desired, seen).filter(|_| !accepted) {
             return plan;
         }
         if !accepted {

@@ -214,10 +214,13 @@ fn lead(record: &Leadership, wish: &Wish, desired: &Desired, seen: &Seen, server
     {
         return plan;
     }
+    if let Some(plan) = frozen::step(wish, desired, seen) {
+        return plan;
+    }
     if let Some(plan) = events_of_the_last(record, seen).filter(|_| !hands_off(desired)) {
         return plan;
     }
-    frozen::step(desired, seen).or_else(|| swapped_by_hand(wish, desired)).unwrap_or(Plan::Converged)
+    swapped_by_hand(wish, desired).unwrap_or(Plan::Converged)
 }
 
 /// Scheduled events run on the master alone, unless the documents say it otherwise. Not before it is open: one that is due
@@ -393,7 +396,9 @@ pub(crate) fn follow(
     if server.offline_mode {
         return Plan::Do(Step::LiftOffline);
     }
-    frozen::step(desired, seen).or_else(|| swapped_by_hand(wish, desired)).unwrap_or(Plan::Converged)
+    // It may wait for a reader, which a handover cannot: there it comes first.
+    let frozen = frozen::step(wish, desired, seen).filter(|_| !wish.hands_over());
+    frozen.or_else(|| swapped_by_hand(wish, desired)).unwrap_or(Plan::Converged)
 }
 
 fn attach(

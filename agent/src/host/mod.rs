@@ -101,6 +101,7 @@ struct Loop {
     requests: Requests,
     /// When what has changed is written.
     save_due: Option<Instant>,
+    saved_at: Instant,
     /// The cache on disk is older than the one here.
     cache_changed: bool,
     broken: BTreeMap<InstanceName, String>,
@@ -178,6 +179,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), StepError>
         remembered,
         requests: Requests::default(),
         save_due: None,
+        saved_at: Instant::now(),
         cache_changed: false,
         broken: BTreeMap::new(),
         ctx: ctx.clone(),
@@ -342,7 +344,7 @@ impl Loop {
         }
     }
 
-    /// Whether an instance here takes part in a handover, and no more than its end can be of interest to any.
+    /// Whether an instance here takes part in a handover, and none waits for the news that would let it take over.
     fn awaits_end_of_handover(&self) -> bool {
         self.instances().any(|instance| instance.hands_over())
             && !self.instances().any(|instance| instance.awaits_final_set())
@@ -354,16 +356,18 @@ impl Loop {
         self.save_due.map_or(tick, |due| due.min(tick))
     }
 
-    /// Saves what is remembered, once it is due.
+    /// Saves what is remembered, once it is due: at most once in a tick.
     async fn save(&mut self, at_once: bool) {
         if self.record == self.saved && !self.cache_changed {
             self.save_due = None;
             return;
         }
-        let due = *self.save_due.get_or_insert_with(|| Instant::now() + SAVED_AFTER);
+        let soonest = (Instant::now() + SAVED_AFTER).max(self.saved_at + TICK);
+        let due = *self.save_due.get_or_insert(soonest);
         if !at_once && Instant::now() < due {
             return;
         }
+        self.saved_at = Instant::now();
         // The revision, too: one that lags behind makes a store that went back look like ours.
         if self.record != self.saved {
             match self.ctx.disk.write_agent(&self.record).await {

@@ -50,14 +50,31 @@ impl Lane {
         result
     }
 
-    /// In an opening, before anybody can write: while clients are kept out nobody is in the way.
+    /// In an opening, before anybody can write. Clients that read are ended where a flag is to be set: one of them could hold
+    /// the opening up without an end. Nothing is thawed here.
     pub(super) async fn freeze_before_opening(&mut self, wish: &Wish) -> Result<(), StepError> {
         let record = self.instance.state().seen.record.clone();
         let Some(desired) = wish.desired().filter(|desired| concerned(desired, &record)) else {
             return Ok(());
         };
+        let session = self.own()?;
+        let schemas = session.schemas().await?;
+        let freeze = changes(&desired.frozen, &record.frozen, &schemas).freeze;
+        if freeze.iter().any(|schema| schemas.get(schema) == Some(&false)) {
+            session.end_client_sessions().await?;
+        }
+        self.set_flags(&Flags { freeze, ..Flags::default() }).await
+    }
+
+    /// In a take-over, before it is decided: a wished flag that is not set ends it.
+    pub(super) async fn are_frozen(&mut self, wish: &Wish) -> Result<(), StepError> {
+        let record = self.instance.state().seen.record.clone();
+        let Some(desired) = wish.desired().filter(|desired| concerned(desired, &record)) else {
+            return Ok(());
+        };
         let schemas = self.own()?.schemas().await?;
-        self.set_flags(&changes(&desired.frozen, &record.frozen, &schemas)).await
+        let set = |schema: &String| schemas.get(schema) != Some(&false);
+        if desired.frozen.iter().all(set) { Ok(()) } else { Err(StepError::Changed("the frozen schemas")) }
     }
 
     /// What is frozen by us stands on disk before it is, and until it is no more.
@@ -66,12 +83,16 @@ impl Lane {
         instance.update_record(|record| record.frozen.extend(flags.freeze.iter().cloned())).await?;
         let session = self.own()?;
         let schemas = session.schemas().await?;
-        for schema in &flags.freeze {
-            session.set_schema_read_only(schema, true).await?;
-        }
-        for schema in flags.thaw.iter().filter(|schema| schemas.get(*schema) == Some(&true)) {
+        let is = |schema: &&String, read_only: bool| schemas.get(*schema) == Some(&read_only);
+        // Somebody in the way of one schema ends the step: nobody waits for several, one after another.
+        for schema in flags.thaw.iter().filter(|schema| is(schema, true)) {
             session.set_schema_read_only(schema, false).await?;
         }
-        instance.update_record(|record| record.frozen.retain(|schema| !flags.thaw.contains(schema))).await
+        instance.update_record(|record| record.frozen.retain(|schema| !flags.thaw.contains(schema))).await?;
+        let session = self.own()?;
+        for schema in flags.freeze.iter().filter(|schema| is(schema, false)) {
+            session.set_schema_read_only(schema, true).await?;
+        }
+        Ok(())
     }
 }

@@ -301,6 +301,8 @@ impl Lane {
             return Err(StepError::Changed("what is to be applied"));
         }
         silent?;
+        self.are_frozen(wish).await?;
+        let session = self.own()?;
         told("caught up");
         // Nothing comes from a frozen master, and nothing is written here before it is decided: meanwhile commits can be
         // made to wait. Not before all is applied: the applier's would.

@@ -198,7 +198,10 @@ impl Instance {
 
     /// Whether it is to take over, and the old master's vote may still have to tell it when.
     pub fn awaits_final_set(&self) -> bool {
-        self.asked.borrow().wish.is_candidate() && self.state().seen.handover.heard.is_none()
+        let asked = self.asked.borrow();
+        let term = asked.wish.grant.record().map(|record| record.term);
+        let heard = self.state().seen.handover.heard.as_ref().map(|vote| vote.term);
+        asked.wish.is_candidate() && heard != term
     }
 
     /// Asks for a restart; the id comes back by [`Instance::take_ended`].

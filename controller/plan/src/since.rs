@@ -114,15 +114,21 @@ impl Since {
 /// Voters that do not receive, as the agent of a living master of this term sees it, or as their own agents do: where
 /// the network is cut, or a machine has lost its power, the master's side of the connection stays. Of one whose agent is
 /// away it is believed only while commits wait. In a handover voters leave their master for the candidate: that is no loss,
-/// also where it is taken back, and they return.
+/// also where it is taken back and they return.
 fn away(cluster: &Cluster<'_>) -> Vec<InstanceName> {
     let master = cluster.master().filter(|master| master.alive).and_then(|master| master.status);
     let (Some(record), Some(status)) = (cluster.meant, master) else { return Vec::new() };
-    if status.term != Some(record.term) || !cluster.steady() {
+    if status.term != Some(record.term) {
         return Vec::new();
     }
     let waiting = status.commits_waiting.is_some_and(|sessions| sessions > 0);
-    let away = record.voters.iter().map(|voter| &voter.name).filter(|name| {
+    let moves = |name: &InstanceName| {
+        let handed = !cluster.steady();
+        handed
+            && (record.to.as_ref() == Some(name)
+                || record.movers(record.to.as_ref()).any(|m| m.name == *name))
+    };
+    let away = record.voters.iter().map(|voter| &voter.name).filter(|name| !moves(name)).filter(|name| {
         let member = cluster.members.get(*name);
         let source = member.and_then(|member| member.status).and_then(|status| status.source.as_ref());
         let hears = source.is_some_and(|source| source.io == "ON");

@@ -30,7 +30,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// After this without a look, nothing is known of since when anything has been so; and what was written and is not seen
 /// by then is waited for no more.
 const UNSEEN: Duration = Duration::from_secs(3);
-/// How long all else waits once a route has been changed: whoever leads by it opens to its clients just now.
+/// How long all else waits once somebody else leads: whoever it is opens to its clients just now.
 const LEFT_TO_CLIENTS: Duration = Duration::from_millis(50);
 /// How often the revision seen is kept on disk.
 const SAVED_EVERY: Duration = Duration::from_secs(10);
@@ -345,8 +345,9 @@ impl Planner {
         match written {
             Ok(Committed::Written { revision }) => {
                 self.unseen_until = Instant::now() + UNSEEN;
-                let routes = self.keys.routes();
-                if doing.proposal.writes.iter().any(|write| write.key().starts_with(&routes)) {
+                let wrote =
+                    |prefix: String| doing.proposal.writes.iter().any(|w| w.key().starts_with(&prefix));
+                if wrote(self.keys.leaderships()) && wrote(self.keys.routes()) {
                     self.rests_until = Instant::now() + LEFT_TO_CLIENTS;
                 }
                 self.unseen.extend(doing.proposal.writes.iter().map(|write| Unseen {

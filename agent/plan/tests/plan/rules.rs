@@ -291,6 +291,10 @@ pub(crate) fn broken(seen: &Seen, wish: &Wish, step: &Step) -> Option<&'static s
                     "freezes or thaws what the policy does not say",
                 ))
                 .or(must(flags.thaw.is_subset(&seen.record.frozen), "thaws what it did not freeze"))
+                .or(must(
+                    flags.thaw.is_empty() || wish.believes_store() && wish.policy_revision.is_some(),
+                    "I6: thaws on what is remembered",
+                ))
                 .or(under_hold("freezes under maintenance")),
                 S::StepDown => must(!wish.leads(), "ends the clients of the leader"),
                 S::TakeEvents { .. } => must(

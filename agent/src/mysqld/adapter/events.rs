@@ -19,14 +19,16 @@ pub(super) async fn enabled(wire: &mut Wire) -> Result<Vec<ScheduledEvent>, Mysq
         .collect()
 }
 
-/// Enables those of them that are here and do not run; how many. An event keeps its definer, and the SQL mode, time zone
+/// Enables those of them that are here and do not run; how many. Those of READ ONLY schemas cannot be changed, nor run. An event keeps its definer, and the SQL mode, time zone
 /// and character sets that it is to run with: ALTER would write this session's.
 pub(super) async fn enable(wire: &mut Wire, events: &[ScheduledEvent]) -> Result<u32, MysqlError> {
     let mut count = 0;
     for event in events {
         let sql = format!(
             "SELECT DEFINER, SQL_MODE, TIME_ZONE, CHARACTER_SET_CLIENT, COLLATION_CONNECTION \
-             FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {} AND EVENT_NAME = {} AND STATUS <> 'ENABLED'",
+             FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {} AND EVENT_NAME = {} AND STATUS <> 'ENABLED' \
+             AND EVENT_SCHEMA NOT IN (SELECT SCHEMA_NAME FROM information_schema.SCHEMATA_EXTENSIONS \
+             WHERE OPTIONS LIKE '%READ ONLY=1%')",
             quote(&event.schema),
             quote(&event.name),
         );

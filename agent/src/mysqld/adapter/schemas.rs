@@ -44,10 +44,12 @@ pub(super) async fn set_read_only(wire: &mut Wire, schema: &str, on: bool) -> Re
 /// The same error, with whose transactions it waited for.
 async fn in_the_way(wire: &mut Wire, schema: &str, error: MysqlError) -> MysqlError {
     let sql = format!(
-        "SELECT DISTINCT CONCAT('connection ', t.PROCESSLIST_ID, ' of ', t.PROCESSLIST_USER, '@', t.PROCESSLIST_HOST, \
+        "SELECT CONCAT('connection ', t.PROCESSLIST_ID, ' of ', t.PROCESSLIST_USER, '@', t.PROCESSLIST_HOST, \
          ' (', LOWER(t.PROCESSLIST_COMMAND), ' for ', t.PROCESSLIST_TIME, ' s)') \
          FROM performance_schema.metadata_locks m JOIN performance_schema.threads t ON t.THREAD_ID = m.OWNER_THREAD_ID \
-         WHERE m.OBJECT_SCHEMA = {} AND m.LOCK_STATUS = 'GRANTED' AND t.PROCESSLIST_ID <> CONNECTION_ID() LIMIT {NAMED}",
+         WHERE m.OBJECT_SCHEMA = {} AND m.LOCK_STATUS = 'GRANTED' AND t.PROCESSLIST_ID <> CONNECTION_ID() \
+         GROUP BY t.PROCESSLIST_ID, t.PROCESSLIST_USER, t.PROCESSLIST_HOST, t.PROCESSLIST_COMMAND, t.PROCESSLIST_TIME \
+         ORDER BY t.PROCESSLIST_TIME DESC LIMIT {NAMED}",
         quote(schema)
     );
     let Ok(rows) = wire.rows(WHAT, &sql, DEADLINE).await else { return error };

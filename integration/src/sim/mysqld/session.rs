@@ -138,6 +138,8 @@ impl Session for SimSession {
         self.set(what, |server, _| {
             server.read_only = on;
             server.super_read_only &= on;
+            // Whatever a person did before: from here on it is the agent's doing.
+            server.by_hand = false;
             Ok(())
         })
         .await
