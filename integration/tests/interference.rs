@@ -268,8 +268,8 @@ async fn locks_and_idle_transactions_hold_nobody_up() {
     roamer.more(20).await;
     let seen = roamer.look();
     seen.tell("beside LOCK TABLES");
-    // A second of freezing; the rest is this machine.
-    assert!(seen.longest < Duration::from_millis(2500), "a client waited for {:?}", seen.longest);
+    // A second of freezing (1,005 ms seen); the rest is this machine.
+    assert!(seen.longest < Duration::from_millis(1500), "a client waited for {:?}", seen.longest);
 
     client.run("UNLOCK TABLES").await;
     client.run("START TRANSACTION").await;
